@@ -1,0 +1,1 @@
+"""HTTP: resolver, pages, EPCIS, consoles, open API."""

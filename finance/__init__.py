@@ -1,0 +1,1 @@
+"""Credit against goods whose history verifies."""

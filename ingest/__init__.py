@@ -1,0 +1,1 @@
+"""From the broker to the ledger: verify, store, acknowledge, give a receipt, or quarantine."""

@@ -1,0 +1,1 @@
+"""Store, keys, log, proofs, followers and audit; owns the database session and its commit."""

@@ -1,0 +1,1 @@
+"""Signing devices and the stories they tell; they know only the wire."""
