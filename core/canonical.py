@@ -1,0 +1,215 @@
+"""Bytes and JSON with one meaning: the strict parser, RFC 8785 bytes, unpadded base64url."""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, NoReturn
+
+import rfc8785
+
+from core.errors import Rejected
+
+INTEGER_MAX = 2**53 - 1
+DIGITS_MAX = 38
+EXPONENT_MAX = 38
+DEPTH_MAX = 16
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKET = re.compile(rb"[^\[\]{}]+")
+_B64U = re.compile(r"[A-Za-z0-9_-]*\Z")
+
+
+def sha256(data: bytes) -> bytes:
+    """The 32-byte SHA-256 digest."""
+    return hashlib.sha256(data).digest()
+
+
+def b64u(data: bytes) -> str:
+    """Base64url without padding (RFC 7515, appendix C)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def unb64u(text: str, *, length: int | None = None) -> bytes:
+    """The bytes of unpadded base64url, of which each byte string has exactly one spelling.
+
+    Args:
+        text: base64url; padding, other alphabets and stray bits are refused.
+        length: the number of bytes it must hold, when it is fixed.
+
+    Raises:
+        Rejected: ``bad_base64url``.
+    """
+    if not _B64U.match(text) or len(text) % 4 == 1:
+        raise Rejected("This is not base64url without padding.", code="bad_base64url")
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise Rejected("This is not base64url without padding.", code="bad_base64url") from error
+    if len(text) % 4 and b64u(data) != text:
+        raise Rejected("The last base64url character has stray bits.", code="bad_base64url")
+    if length is not None and len(data) != length:
+        raise Rejected(f"Expected {length} bytes, found {len(data)}.", code="bad_base64url")
+    return data
+
+
+def parse_json(data: bytes, *, bytes_max: int, depth_max: int = DEPTH_MAX) -> Any:
+    """The value of strict JSON: UTF-8, no duplicate keys, no NaN, bounded size, depth and numbers.
+
+    Integers stay ``int`` within 2**53 - 1 (RFC 7493); other numbers are ``Decimal`` with at most 38 digits, so
+    that a decimal keeps the digits it was given with.
+
+    Args:
+        data: the raw bytes, checked for size before anything else.
+        bytes_max: the largest size taken.
+        depth_max: how deep arrays and objects may nest.
+
+    Raises:
+        Rejected: ``too_large``, ``too_deep``, ``bad_json``, ``duplicate_key`` or ``bad_number``.
+    """
+    if len(data) > bytes_max:
+        raise Rejected(f"The JSON text has {len(data)} bytes; at most {bytes_max} are taken.", code="too_large")
+    _check_depth(data, depth_max)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Rejected("The JSON text is not UTF-8.", code="bad_json") from error
+    try:
+        value = _decoder(text)
+    except json.JSONDecodeError as error:
+        raise Rejected(f"Not JSON: {error.msg} at character {error.pos}.", code="bad_json") from error
+    except RecursionError as error:
+        raise Rejected(f"The JSON nests deeper than {depth_max}.", code="too_deep") from error
+    if "\\u" in text:
+        _refuse_lone_surrogates(value)
+    return value
+
+
+def canonical_bytes(value: Any) -> bytes:
+    """The RFC 8785 bytes of a value made of str, int, bool, None, list and dict.
+
+    Raises:
+        Rejected: ``bad_number`` for floats, decimals and integers above 2**53 - 1; ``bad_json`` for other types.
+    """
+    _refuse_fractions(value)
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+        raise Rejected(f"No canonical form: {error}", code="bad_json") from error
+
+
+def dump_json(value: Any) -> bytes:
+    """Compact JSON text in which a Decimal keeps its digits; key order is kept.
+
+    Raises:
+        Rejected: ``bad_number`` for a float, ``bad_json`` for a type JSON does not know.
+    """
+    parts: list[str] = []
+    _write(value, parts.append)
+    return "".join(parts).encode("utf-8")
+
+
+def _write(value: Any, put: Callable[[str], None]) -> None:
+    if isinstance(value, str):
+        put(json.dumps(value, ensure_ascii=False))
+    elif value is None or isinstance(value, bool):
+        put("null" if value is None else "true" if value else "false")
+    elif isinstance(value, int | Decimal):
+        put(str(value))
+    elif isinstance(value, dict):
+        put("{")
+        for position, (key, member) in enumerate(value.items()):
+            put(("," if position else "") + json.dumps(key, ensure_ascii=False) + ":")
+            _write(member, put)
+        put("}")
+    elif isinstance(value, list | tuple):
+        put("[")
+        for position, member in enumerate(value):
+            if position:
+                put(",")
+            _write(member, put)
+        put("]")
+    else:
+        _refuse_type(value)
+
+
+def _refuse_type(value: Any) -> NoReturn:
+    code = "bad_number" if isinstance(value, float) else "bad_json"
+    raise Rejected(f"A {type(value).__name__} has no place in this JSON.", code=code)
+
+
+def _check_depth(data: bytes, depth_max: int) -> None:
+    if data.count(b"[") + data.count(b"{") <= depth_max:
+        return
+    depth = 0
+    for byte in _NOT_BRACKET.sub(b"", _STRING.sub(b"", data)):
+        if byte in b"[{":
+            depth += 1
+            if depth > depth_max:
+                raise Rejected(f"The JSON nests deeper than {depth_max}.", code="too_deep")
+        else:
+            depth -= 1
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Rejected(f"The member {twice!r} stands twice in one object.", code="duplicate_key")
+    return members
+
+
+def _integer(text: str) -> int:
+    if len(text) <= 17:
+        value = int(text)
+        if -INTEGER_MAX <= value <= INTEGER_MAX:
+            return value
+    raise Rejected("An integer lies beyond 2^53 - 1.", code="bad_number")
+
+
+def _decimal(text: str) -> Decimal:
+    if len(text) <= DIGITS_MAX + 8:
+        value = Decimal(text)
+        digits, exponent = value.as_tuple().digits, value.as_tuple().exponent
+        if len(digits) <= DIGITS_MAX and isinstance(exponent, int) and abs(exponent) <= EXPONENT_MAX:
+            return value
+    raise Rejected("A number has more digits or a larger exponent than is taken.", code="bad_number")
+
+
+def _constant(text: str) -> NoReturn:
+    raise Rejected(f"{text} is not a JSON number.", code="bad_number")
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_decimal, parse_int=_integer, parse_constant=_constant
+).decode
+
+
+def _refuse_lone_surrogates(value: Any) -> None:
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise Rejected("A string holds half a surrogate pair.", code="bad_json") from error
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            _refuse_lone_surrogates(name)
+            _refuse_lone_surrogates(member)
+    elif isinstance(value, list):
+        for member in value:
+            _refuse_lone_surrogates(member)
+
+
+def _refuse_fractions(value: Any) -> None:
+    if isinstance(value, float | Decimal):
+        raise Rejected("Canonical bytes hold integers only.", code="bad_number")
+    if isinstance(value, dict):
+        for member in value.values():
+            _refuse_fractions(member)
+    elif isinstance(value, list | tuple):
+        for member in value:
+            _refuse_fractions(member)
