@@ -1,0 +1,72 @@
+"""Compact JWS with ES256 and an exact header: the one signature form of messages, records and receipts."""
+
+from dataclasses import dataclass
+
+from core.canonical import b64u, canonical_bytes, parse_json, unb64u
+from core.crypto import P256Private, P256Public
+from core.errors import Rejected
+
+HEADER_BYTES_MAX = 400
+
+
+@dataclass(frozen=True)
+class Jws:
+    """A compact JWS taken apart, its signature not yet checked.
+
+    Attributes:
+        raw: the whole ASCII text.
+        kid: the RFC 7638 thumbprint the header names.
+        signing_input: ``header.payload``, the bytes that are signed.
+        payload: the decoded payload bytes, not yet parsed.
+        signature: 64 bytes.
+    """
+
+    raw: bytes
+    kid: str
+    signing_input: bytes
+    payload: bytes
+    signature: bytes
+
+    def check(self, public: P256Public) -> None:
+        """Return if ``public`` signed it. Raises ``Rejected`` (bad_signature) otherwise."""
+        public.verify(self.signing_input, self.signature)
+
+
+def sign_jws(payload: bytes, *, typ: str, key: P256Private) -> bytes:
+    """A compact JWS over ``payload`` with header exactly alg, typ and kid."""
+    header = canonical_bytes({"alg": "ES256", "kid": key.thumbprint(), "typ": typ})
+    signing_input = f"{b64u(header)}.{b64u(payload)}".encode("ascii")
+    return signing_input + b"." + b64u(key.sign(signing_input)).encode("ascii")
+
+
+def split_jws(raw: bytes, *, typ: str, bytes_max: int) -> Jws:
+    """Take a compact JWS apart and check its header; the signature is checked by the caller.
+
+    Args:
+        raw: ASCII text of three base64url parts.
+        typ: the only ``typ`` taken.
+        bytes_max: the largest size taken.
+
+    Raises:
+        Rejected: ``too_large``, ``bad_form``, ``wrong_algorithm`` or ``bad_header``.
+    """
+    if len(raw) > bytes_max:
+        raise Rejected(f"The JWT has {len(raw)} bytes; at most {bytes_max} are taken.", code="too_large")
+    parts = raw.split(b".")
+    if len(parts) != 3 or not raw.isascii():
+        raise Rejected("A JWT is three base64url parts with dots between.", code="bad_form")
+    header_text, payload_text, signature_text = (part.decode("ascii") for part in parts)
+    try:
+        header = parse_json(unb64u(header_text), bytes_max=HEADER_BYTES_MAX, depth_max=2)
+        payload = unb64u(payload_text)
+        signature = unb64u(signature_text)
+    except Rejected as error:
+        raise Rejected(f"A part of the JWT cannot be read: {error.message}", code="bad_form") from error
+    if isinstance(header, dict) and header.get("alg") != "ES256":
+        raise Rejected("Only ES256 is taken.", code="wrong_algorithm", pointer="/header/alg")
+    if not isinstance(header, dict) or set(header) != {"alg", "typ", "kid"} or header["typ"] != typ:
+        raise Rejected(f"The header is exactly alg, typ {typ} and kid.", code="bad_header", pointer="/header")
+    kid = header["kid"]
+    if not isinstance(kid, str) or len(kid) != 43:
+        raise Rejected("kid is an RFC 7638 thumbprint.", code="bad_header", pointer="/header/kid")
+    return Jws(raw, kid, raw[: raw.rindex(b".")], payload, signature)
