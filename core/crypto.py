@@ -175,7 +175,5 @@ def generate_ed25519() -> Ed25519Private:
     """A fresh Ed25519 key from the operating system's randomness."""
     key = ed25519.Ed25519PrivateKey.generate()
     return Ed25519Private(
-        key.private_bytes(
-            serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption())
     )

@@ -135,9 +135,7 @@ def consistency_proof(leaves: Sequence[bytes], size1: int) -> list[bytes]:
     return [tree_root(leaves[start:end]) for start, end in consistency_ranges(size1, len(leaves))]
 
 
-def verify_inclusion(
-    leaf_index: int, tree_size: int, leaf_hash: bytes, proof: Sequence[bytes], root: bytes
-) -> None:
+def verify_inclusion(leaf_index: int, tree_size: int, leaf_hash: bytes, proof: Sequence[bytes], root: bytes) -> None:
     """Return if the leaf is at ``leaf_index`` of the tree of ``tree_size`` with ``root``.
 
     Raises:

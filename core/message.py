@@ -1,5 +1,6 @@
 """The signed message: an SD-JWT (RFC 9901) of EPCIS events, issued by one device."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -346,7 +347,7 @@ def _check_event(event: Any, pointer: str) -> None:
     unb64u(items["root"], length=32)
     if not isinstance(digests, list) or not all(isinstance(d, str) and len(d) == 43 for d in digests):
         raise _bad_payload("_sd is a list of digests", pointer + "/_sd")
-    if any(left >= right for left, right in zip(digests, digests[1:], strict=False)):
+    if any(left >= right for left, right in itertools.pairwise(digests)):
         raise _bad_payload("_sd is sorted and holds each digest once", pointer + "/_sd")
     declaration = event.get("errorDeclaration", {})
     if not isinstance(declaration, dict) or not set(declaration) <= set(ERROR_CLEAR):

@@ -33,9 +33,7 @@ def map_key(kind: str, identifier: str) -> bytes:
 
 def step_head(head: bytes, leaf_index: int, event_number: int, leaf_hash: bytes) -> bytes:
     """The rolling head after one more (leaf, event) that concerns the key."""
-    return sha256(
-        b"\x05" + head + leaf_index.to_bytes(8) + event_number.to_bytes(4) + leaf_hash
-    ).digest()
+    return sha256(b"\x05" + head + leaf_index.to_bytes(8) + event_number.to_bytes(4) + leaf_hash).digest()
 
 
 def map_value(count: int, head: bytes) -> bytes:
