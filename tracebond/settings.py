@@ -1,0 +1,88 @@
+"""Settings of every process, each from one ``TRACEBOND_*`` variable, each with a sensible default."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import Rejected
+
+PREFIX = "TRACEBOND_"
+
+
+class Settings(BaseSettings):
+    """What the command and its processes read; nothing else reads the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    data: Path = Field(Path("var"), description="Folder that holds all state: database, chain, keys, broker, logs.")
+    database_url: str = Field(
+        "", description="postgresql://user:password@host/name; empty: SQLite in the data folder."
+    )
+    broker_url: str = Field("", description="mqtt://user:password@host:port or mqtts://; empty: Mosquitto as a child.")
+    chain_url: str = Field("", description="JSON-RPC of an EVM chain; empty: a persistent eth-tester chain in the data folder.")
+    chain_key: str = Field(
+        "", description="Private key (0x..) of a funded account that pays on the chain; empty: the chain's development account."
+    )
+    host: str = Field("127.0.0.1", description="Address the web server listens on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the web server; 0 takes a free one.")
+    public_url: str = Field("", description="Address people reach the server by, for links and QR codes; empty: host and port.")
+    service_id: str = Field("tracebond.local", description="Name of this environment; every message names it as aud.")
+    log_origin: str = Field("", description="Origin of the log in checkpoints; empty: the service id and /log.")
+    operator_gln: str = Field("9521000000009", description="GLN of the organisation that operates this service.")
+    checkpoint_s: float = Field(1.0, gt=0, description="Seconds between checkpoints while entries arrive.")
+    anchor_s: float = Field(10.0, gt=0, description="Seconds between anchors on the chain while the log grows.")
+    anchor_leaves: int = Field(50_000, gt=0, description="Anchor earlier when this many leaves are waiting.")
+    promise_s: int = Field(60, gt=0, description="Receipts promise inclusion within this many seconds.")
+    heartbeat_s: int = Field(86_400, gt=0, description="A checkpoint is made at least this often, entries or not.")
+    key_passphrase: str = Field(
+        "", description="Passphrase of the chain keystores; empty: one made up and kept beside them, mode 600."
+    )
+    secure_cookies: bool = Field(False, description="Send session cookies over https only.")
+    log_level: str = Field("info", description="debug, info, warning or error.")
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value not in ("debug", "info", "warning", "error"):
+            raise ValueError("log_level is debug, info, warning or error")
+        return value
+
+    @property
+    def origin(self) -> str:
+        """The log's origin."""
+        return self.log_origin or f"{self.service_id}/log"
+
+    @property
+    def database(self) -> str:
+        """The database's URL, SQLite in the data folder when none is set."""
+        return self.database_url or f"sqlite:///{self.data.absolute() / 'tracebond.db'}"
+
+    @property
+    def url(self) -> str:
+        """The public address without a slash at its end."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings of the environment, with what the command line gave on top (None means not given).
+
+    Raises:
+        Rejected: ``bad_setting`` naming the variable and its rule.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        raise Rejected(f"{name}: {first['msg']}.", code="bad_setting", pointer=name) from error
+
+
+def describe() -> list[tuple[str, str, str]]:
+    """(variable, default, meaning) of each setting, in a useful order."""
+    rows = []
+    for name, info in Settings.model_fields.items():
+        default = "(empty)" if info.default == "" else str(info.default)
+        rows.append((PREFIX + name.upper(), default, info.description or ""))
+    return rows
