@@ -97,6 +97,8 @@ def canonical_bytes(value: Any) -> bytes:
     _refuse_fractions(value)
     try:
         return rfc8785.dumps(value)
+    except rfc8785.IntegerDomainError as error:
+        raise Rejected("An integer lies beyond 2^53 - 1.", code="bad_number") from error
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise Rejected(f"No canonical form: {error}", code="bad_json") from error
 

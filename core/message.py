@@ -148,8 +148,8 @@ def issue(
 ) -> bytes:
     """A whole publish: the signed JWT and its disclosures.
 
-    An event with an identifier that cannot be read is signed all the same, with an empty item list, so that the receiver can
-    name the fault; nothing is repaired on the way.
+    An event with an identifier that cannot be read is signed all the same, with an empty item list, so that the
+    receiver can name the fault; nothing is repaired on the way.
 
     Args:
         events: EPCIS events; decimals as ``Decimal``, never float.

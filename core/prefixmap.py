@@ -1,7 +1,7 @@
 """The item map: a binary Merkle prefix tree over keys, and proofs of what a key holds or that it is absent.
 
-Each key holds a count and a rolling head over its steps, so that one map root fixes, for every key at once, exactly which
-entries of the log concern it. This module is the plain reference; ``ledger.itemmap`` keeps the same map at speed.
+Each key holds a count and a rolling head over its steps, so that one map root fixes, for every key at once, exactly
+which entries of the log concern it. This module is the plain reference; ``ledger.itemmap`` keeps the map at speed.
 """
 
 from collections.abc import Mapping, Sequence

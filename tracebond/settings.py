@@ -17,17 +17,19 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     data: Path = Field(Path("var"), description="Folder that holds all state: database, chain, keys, broker, logs.")
-    database_url: str = Field(
-        "", description="postgresql://user:password@host/name; empty: SQLite in the data folder."
-    )
+    database_url: str = Field("", description="postgresql://user:password@host/name; empty: SQLite in the data folder.")
     broker_url: str = Field("", description="mqtt://user:password@host:port or mqtts://; empty: Mosquitto as a child.")
-    chain_url: str = Field("", description="JSON-RPC of an EVM chain; empty: a persistent eth-tester chain in the data folder.")
+    chain_url: str = Field(
+        "", description="JSON-RPC of an EVM chain; empty: a persistent eth-tester in the data folder."
+    )
     chain_key: str = Field(
-        "", description="Private key (0x..) of a funded account that pays on the chain; empty: the chain's development account."
+        "", description="Private key (0x..) of a funded account that pays; empty: the chain's development account."
     )
     host: str = Field("127.0.0.1", description="Address the web server listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the web server; 0 takes a free one.")
-    public_url: str = Field("", description="Address people reach the server by, for links and QR codes; empty: host and port.")
+    public_url: str = Field(
+        "", description="Address people reach the server by (links, QR codes); empty: host and port."
+    )
     service_id: str = Field("tracebond.local", description="Name of this environment; every message names it as aud.")
     log_origin: str = Field("", description="Origin of the log in checkpoints; empty: the service id and /log.")
     operator_gln: str = Field("9521000000009", description="GLN of the organisation that operates this service.")

@@ -1,0 +1,5 @@
+"""``python -m tracebond``."""
+
+from tracebond.cli import main
+
+main()
