@@ -1,0 +1,106 @@
+"""The namespaces that the ``@context`` of a document or event declares."""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+# Prefixes of the GS1 EPCIS context, declared wherever that context is used.
+GS1_PREFIXES: Mapping[str, str] = {
+    "epcis": "https://ref.gs1.org/epcis/",
+    "cbv": "https://ref.gs1.org/cbv/",
+    "cbvmda": "urn:epcglobal:cbv:mda:",
+    "gs1": "https://gs1.org/voc/",
+    "rdfs": "http://www.w3.org/2000/01/rdf-schema#",
+    "owl": "http://www.w3.org/2002/07/owl#",
+    "xsd": "http://www.w3.org/2001/XMLSchema#",
+    "dcterms": "http://purl.org/dc/terms/",
+}
+LOT_IRI = "urn:epcglobal:cbv:mda:lotNumber"
+_GS1_CONTEXT = re.compile(r"https?://(ref\.)?gs1\.(org|github\.io)/[^?#]*epcis[^?#]*context[^?#]*\Z")
+_ABSOLUTE = re.compile(r"(?:https?|urn|ni|did|tag|info|geo|data|file|ftp):", re.IGNORECASE)
+
+
+class Namespaces(NamedTuple):
+    """Prefixes in force at one place.
+
+    Attributes:
+        prefixes: prefix to IRI.
+        is_open: whether a context stands elsewhere on the web, so that prefixes we cannot see may be declared.
+    """
+
+    prefixes: Mapping[str, str]
+    is_open: bool
+
+    def within(self, context: object) -> "Namespaces":
+        """The namespaces inside an object that carries its own ``@context``."""
+        prefixes = dict(self.prefixes)
+        is_open = self.is_open
+        for part in _parts(context):
+            if isinstance(part, str):
+                is_open = is_open or _GS1_CONTEXT.match(part) is None
+            elif isinstance(part, Mapping):
+                prefixes |= _declared(part)
+        return Namespaces(prefixes, is_open)
+
+    def split(self, name: str) -> tuple[str, str] | None:
+        """Namespace IRI and local name of a property, None when its prefix is not declared."""
+        prefix, colon, local = name.partition(":")
+        if colon and not local.startswith("//") and prefix in self.prefixes:
+            return self.prefixes[prefix], local
+        if colon and _ABSOLUTE.match(name):
+            cut = max(name.rfind("/"), name.rfind("#"), -1)
+            cut = cut if cut >= 0 else name.rfind(":")
+            return name[: cut + 1], name[cut + 1 :]
+        return None
+
+    def expand(self, name: str) -> str:
+        """The IRI of a property, the name itself when its prefix is not declared."""
+        found = self.split(name)
+        return name if found is None else found[0] + found[1]
+
+
+GS1 = Namespaces(GS1_PREFIXES, is_open=False)
+
+
+def namespaces(*contexts: object) -> Namespaces:
+    """The namespaces in force after these contexts, outermost first; None stands for no context."""
+    found = GS1
+    for context in contexts:
+        found = _simple(context) if isinstance(context, str) and found is GS1 else _within(found, context)
+    return found
+
+
+def merged(outer: object, inner: object) -> object:
+    """One ``@context`` that says what the outer one and then the inner one say; None when both are None."""
+    parts: list[Any] = []
+    for part in (*_parts(outer), *_parts(inner)):
+        if part not in parts:
+            parts.append(part)
+    if inner is None:
+        return outer
+    return inner if outer is None else parts
+
+
+def _within(found: Namespaces, context: object) -> Namespaces:
+    return found if context is None else found.within(context)
+
+
+@lru_cache(maxsize=256)
+def _simple(context: str) -> Namespaces:
+    return GS1.within(context)
+
+
+def _parts(context: object) -> Iterable[object]:
+    if context is None:
+        return ()
+    return context if isinstance(context, list | tuple) else (context,)
+
+
+def _declared(part: Mapping[Any, Any]) -> dict[str, str]:
+    declared: dict[str, str] = {}
+    for prefix, value in part.items():
+        target = value.get("@id") if isinstance(value, Mapping) else value
+        if isinstance(target, str) and not prefix.startswith("@"):
+            declared[prefix] = target
+    return declared
