@@ -236,8 +236,9 @@ def test_sizes_are_limited() -> None:
         published([{**EVENT, "example:note": "x" * 262_144}])
     with pytest.raises(Rejected, match="too_many_events"):
         published([EVENT] * 501)
+    deep: Any = "x"
+    for _ in range(20):
+        deep = [deep]
+    nested = published([{**EVENT, "example:deep": deep}])
     with pytest.raises(Rejected, match="too_deep"):
-        deep: Any = "x"
-        for _ in range(20):
-            deep = [deep]
-        opened(published([{**EVENT, "example:deep": deep}]))
+        opened(nested)
