@@ -57,8 +57,8 @@ class Database:
         On SQLite writers of this process wait for one another in the order they came.
 
         Raises:
-            Unavailable: the database is away, full or busy; nothing was committed, or, where the connection broke during
-                the commit itself, it is unknown whether it was: repeat with the same keys.
+            Unavailable: the database is away, full or busy; nothing was committed, or, where the connection broke
+                during the commit itself, it is unknown whether it was: repeat with the same keys.
             Conflict: a constraint refused the change.
         """
         if getattr(self._here, "is_writing", False):

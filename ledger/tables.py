@@ -13,7 +13,7 @@ STATE: Final = 3
 
 _BIG = BigInteger().with_variant(Integer(), "sqlite")
 
-# Numbers and small facts that change: "arrival" (SQLite), "register" (version of the key register), "epoch" (sequencer).
+# Numbers that change: "arrival" (SQLite), "register" (version of the key register), "epoch" (sequencer).
 counters: Final = Table(
     "counters",
     metadata,
@@ -29,8 +29,8 @@ facts: Final = Table(
     Column("value", Text, nullable=False),
 )
 
-# Every admitted message, verbatim and for ever. `arrival` orders messages and records together. `items` holds per event a
-# u16 count and that many 33-byte role || key; `item_ids` the canonical ids in the same order, as JSON.
+# Every admitted message, verbatim and for ever. `arrival` orders messages and records together. `items` holds per event
+# a u16 count and that many 33-byte role || key; `item_ids` the canonical ids in the same order, as JSON.
 messages: Final = Table(
     "messages",
     metadata,
@@ -57,7 +57,7 @@ disclosures: Final = Table(
     Column("texts", LargeBinary, nullable=False),
 )
 
-# `once` is "key:<kid>" or "end:<kid>": one of each per kid, for ever.
+# `once` is "key:<kid>" or "end:<kid>": one of each per kid, for ever. `subject_kid`: the key that the record is about.
 records: Final = Table(
     "records",
     metadata,
@@ -67,9 +67,11 @@ records: Final = Table(
     Column("t", Text, nullable=False),
     Column("org", Text, nullable=False),
     Column("once", Text, unique=True),
+    Column("subject_kid", Text, index=True),
     Column("received_ms", _BIG, nullable=False),
     Column("raw", LargeBinary, nullable=False),
     Index("records_t", "t", "arrival"),
+    Index("records_org", "org", "t", "arrival"),
 )
 
 # The queue between store and sequencer; a row is deleted in the transaction that gives its entry a leaf index.
@@ -111,8 +113,8 @@ checkpoints: Final = Table(
     Column("epoch", _BIG, nullable=False),
 )
 
-# The item map, derived from the log: per checkpoint the touched keys (key | count | head, sorted) and what they held before
-# (count | head), and a rolling snapshot in chunks by the key's leading bits.
+# The item map, derived from the log: per checkpoint the touched keys (key | count | head, sorted) and what they held
+# before (count | head), and a rolling snapshot in chunks by the key's leading bits.
 map_deltas: Final = Table(
     "map_deltas",
     metadata,
@@ -183,8 +185,8 @@ followers: Final = Table(
     Column("next_leaf", _BIG, nullable=False),
 )
 
-# Which (leaf, event) steps a map key, without the device steps of messages (those follow from messages_key_seq). The key's
-# first 8 bytes as a signed integer: rows stay small; the whole key is compared in the message's item list.
+# Which (leaf, event) steps a map key, without the device steps of messages (those follow from messages_key_seq). The
+# key's first 8 bytes as a signed integer: rows stay small; the whole key is compared in the message's item list.
 item_steps: Final = Table(
     "item_steps",
     metadata,
@@ -207,7 +209,7 @@ chains: Final = Table(
     Column("last_leaf", _BIG, nullable=False),
 )
 
-# The state of each thing: `facts` per event in one row keep what a late event needs to re-evaluate it.
+# The state of each thing; `item_facts` keep per event what a late event needs to re-evaluate it.
 item_states: Final = Table(
     "item_states",
     metadata,

@@ -1,0 +1,211 @@
+"""Proof bundles out of the ledger: an item's whole history as of the last final anchor, for one kind of reader."""
+
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from core.canonical import b64u, canonical_bytes
+from core.errors import Conflict
+from core.identifiers import class_of
+from core.merkle import inclusion_proof, leaf_hash
+from core.message import Signed, read_entry
+from core.prefixmap import MapProof, map_key
+from core.proofs import ROLE_UP_MAX
+from core.records import Record, read_record
+from ledger import tiles
+from ledger.database import Tx
+from ledger.disclosure import Reader, may_see
+from ledger.history import steps
+from ledger.itemmap import ProofMap
+from ledger.store import split_disclosures, split_items
+from ledger.tables import checkpoints, disclosures, entries, messages, orgs, records
+
+HISTORIES_MAX = 400
+ENTRIES_MAX = 4_000
+_PART = 400
+
+
+@dataclass(frozen=True)
+class LogPlace:
+    """Where the log is anchored; a bundle names it and a verifier pins the contract."""
+
+    contract: str
+    registry: str
+    log_id: int
+    chain_id: int
+    genesis: str
+
+
+@dataclass
+class _Loaded:
+    """One entry that the bundle needs."""
+
+    data: bytes
+    signed: Signed | None = None
+    record: Record | None = None
+    items: list[list[bytes]] = field(default_factory=list)
+    ids: list[list[str]] = field(default_factory=list)
+    wanted: dict[int, set[bytes]] = field(default_factory=dict)
+
+
+def build_bundle(tx: Tx, maps: ProofMap, place: LogPlace, item: str, *, reader: Reader) -> bytes:
+    """The RFC 8785 bytes of the item's proof bundle (docs/proof-bundle.md).
+
+    Related histories are followed breadth first; what passes 400 histories or 4,000 entries is left out, and the verifier
+    counts it as not covered.
+
+    Args:
+        maps: the item map at the last final anchored size; the bundle stands on that size.
+        item: canonical identifier; unknown ones give a proof of absence.
+
+    Raises:
+        Conflict: ``not_anchored`` when nothing is final on the chain yet.
+    """
+    size = maps.size
+    checkpoint = tx.execute(sa.select(checkpoints).where(checkpoints.c.size == size)).first()
+    if size == 0 or checkpoint is None:
+        raise Conflict("Nothing is final on the chain yet; try again in a minute.", code="not_anchored")
+    walk = _Walk(tx, size)
+    walk.follow(item)
+    walk.add_signers()
+    histories = [_history(key, name, found, maps.prove(key)) for key, (name, found) in sorted(walk.histories.items())]
+    bundle = {
+        "v": 1,
+        "log": {
+            "contract": place.contract,
+            "registry": place.registry,
+            "id": place.log_id,
+            "chain_id": place.chain_id,
+            "genesis": place.genesis,
+        },
+        "item": item,
+        "size": size,
+        "state": {"leaf": bytes(checkpoint.state).decode(), "path": _path(tx, size - 1, size)},
+        "checkpoint": checkpoint.note,
+        "cosigners": [],
+        "histories": histories,
+        "entries": [_entry(tx, leaf, loaded, size, reader) for leaf, loaded in sorted(walk.loaded.items())],
+    }
+    return canonical_bytes(bundle)
+
+
+class _Walk:
+    """Collects the histories and entries of a bundle."""
+
+    def __init__(self, tx: Tx, size: int) -> None:
+        self._tx = tx
+        self._size = size
+        self.histories: dict[bytes, tuple[tuple[str, str], list[tuple[int, int]]]] = {}
+        self.loaded: dict[int, _Loaded] = {}
+
+    def follow(self, item: str) -> None:
+        """The item's own history, its class's, and every up-link from there."""
+        queue: deque[tuple[bytes, str]] = deque([(map_key("item", item), item)])
+        product = class_of(item)
+        if product is not None:
+            queue.append((map_key("item", product), product))
+        while queue and len(self.histories) < HISTORIES_MAX:
+            key, identifier = queue.popleft()
+            if key in self.histories:
+                continue
+            found = self._steps(key)
+            if len(self.loaded) + len(found) > ENTRIES_MAX:
+                continue
+            self._add(key, ("item", identifier), found)
+            queue.extend(link for link in self._up_links(key, found) if link[0] not in self.histories)
+
+    def add_signers(self) -> None:
+        """The key histories of all signers, and the org records they rest on."""
+        kids = {loaded.signed.kid for loaded in self.loaded.values() if loaded.signed is not None}
+        for kid in sorted(kids):
+            key = map_key("key", kid)
+            self._add(key, ("key", kid), self._steps(key))
+        pending = {loaded.record.jws.kid for loaded in self.loaded.values() if loaded.record is not None}
+        seen: set[str] = set()
+        while pending:
+            signer = pending.pop()
+            seen.add(signer)
+            leaf = self._tx.execute(sa.select(sa.func.min(orgs.c.leaf)).where(orgs.c.kid == signer)).scalar_one()
+            self._load([leaf])
+            record = self.loaded[leaf].record
+            if record is not None and record.jws.kid not in seen:
+                pending.add(record.jws.kid)
+
+    def _steps(self, key: bytes) -> list[tuple[int, int]]:
+        return [(step.leaf, step.event) for step in steps(self._tx, key, self._size)]
+
+    def _add(self, key: bytes, name: tuple[str, str], found: list[tuple[int, int]]) -> None:
+        self._load([leaf for leaf, _ in found])
+        self.histories[key] = (name, found)
+        for leaf, event in found:
+            self.loaded[leaf].wanted.setdefault(event, set()).add(key)
+
+    def _up_links(self, key: bytes, found: list[tuple[int, int]]) -> list[tuple[bytes, str]]:
+        links: list[tuple[bytes, str]] = []
+        for leaf, event in found:
+            loaded = self.loaded[leaf]
+            if loaded.signed is None:
+                continue
+            named = list(zip(loaded.items[event], loaded.ids[event], strict=True))
+            if any(item[1:] == key and item[0] > ROLE_UP_MAX for item, _ in named):
+                links += [(item[1:], name) for item, name in named if item[0] <= ROLE_UP_MAX and item[1:] != key]
+        return links
+
+    def _load(self, leaves: list[int]) -> None:
+        missing = sorted(set(leaves) - set(self.loaded))
+        for start in range(0, len(missing), _PART):
+            part = missing[start : start + _PART]
+            for row in self._tx.execute(_MESSAGES.where(entries.c.leaf.in_(part))):
+                texts = split_disclosures(bytes(row.texts))
+                signed = read_entry(bytes(row.jwt), [text for event in texts for text in event])
+                items = split_items(bytes(row.items))
+                self.loaded[row.leaf] = _Loaded(signed.jwt, signed, None, items, json.loads(bytes(row.item_ids)))
+            for row in self._tx.execute(_RECORDS.where(entries.c.leaf.in_(part))):
+                record = read_record(bytes(row.raw))
+                self.loaded[row.leaf] = _Loaded(record.raw, None, record)
+
+
+_MESSAGES = (
+    sa.select(entries.c.leaf, messages.c.jwt, messages.c["items"], messages.c.item_ids, disclosures.c.texts)
+    .join(messages, messages.c.arrival == entries.c.arrival)
+    .join(disclosures, disclosures.c.arrival == messages.c.arrival)
+)
+_RECORDS = sa.select(entries.c.leaf, records.c.raw).join(records, records.c.arrival == entries.c.arrival)
+
+
+def _history(key: bytes, name: tuple[str, str], found: list[tuple[int, int]], proof: MapProof) -> dict[str, Any]:
+    history: dict[str, Any] = {
+        "name": list(name),
+        "steps": [list(step) for step in found],
+        "siblings": [b64u(node) for node in proof.siblings],
+    }
+    if proof.other is not None:
+        history["other"] = [b64u(part) for part in proof.other]
+    return history
+
+
+def _entry(tx: Tx, leaf: int, loaded: _Loaded, size: int, reader: Reader) -> dict[str, Any]:
+    entry: dict[str, Any] = {"index": leaf, "data": loaded.data.decode("ascii"), "path": _path(tx, leaf, size)}
+    if loaded.signed is None:
+        return entry
+    shown = [
+        d.text for event in sorted(loaded.wanted) for d in loaded.signed.disclosures[event] if may_see(reader, d.name)
+    ]
+    if shown:
+        entry["disclosures"] = shown
+    entry["items"] = [[event, _item_leaves(loaded.items[event], keys)] for event, keys in sorted(loaded.wanted.items())]
+    return entry
+
+
+def _item_leaves(items: list[bytes], keys: set[bytes]) -> list[list[Any]]:
+    first_down = next((i for i, item in enumerate(items) if item[0] > ROLE_UP_MAX), len(items) - 1)
+    chosen = [i for i, item in enumerate(items) if i <= first_down or item[1:] in keys]
+    leaves = [leaf_hash(item) for item in items]
+    return [[i, items[i][0], b64u(items[i][1:]), [b64u(node) for node in inclusion_proof(leaves, i)]] for i in chosen]
+
+
+def _path(tx: Tx, leaf: int, size: int) -> list[str]:
+    return [b64u(node) for node in tiles.inclusion_proof(tx, leaf, size)]

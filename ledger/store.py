@@ -1,0 +1,340 @@
+"""The store: messages and records come in, each once, verbatim, with a place in the order of arrival."""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from core.canonical import dump_json
+from core.crypto import P256Public, thumbprint
+from core.errors import Rejected
+from core.message import Message, MessageEvent
+from core.records import BY_OPERATOR, Record, open_record, read_record
+from ledger.database import Tx, is_sqlite, raw
+from ledger.keys import has_operator, key_numbers, operator_by_kid, org_info, store_end
+from ledger.tables import MESSAGE, RECORD, counters, disclosures, facts, key_ends, messages, records, waiting
+
+MESSAGES_MAX = 10_000
+_MESSAGE_COLUMNS = (
+    "arrival", "id", "leaf_hash", "key_no", "seq", "prev", "received_ms", "publish_bytes", "event_count", "jwt",
+    "items", "item_ids",
+)  # fmt: skip
+_TYPES = ("int8", "bytea", "bytea", "int4", "int8", "bytea", "int8", "int4", "int2", "bytea", "bytea", "bytea")
+
+Status = Literal["stored", "duplicate", "equivocation"]
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What became of one message or record.
+
+    Attributes:
+        status: ``stored``; ``duplicate`` (it was there, nothing changed); ``equivocation`` (stored, and the key had
+            used its seq for another message).
+        message_id: its id; for a record the record's id.
+        leaf_hash: of the stored bytes.
+        received_ms: when the stored one was received.
+    """
+
+    status: Status
+    message_id: bytes
+    leaf_hash: bytes
+    received_ms: int
+
+
+def set_identity(tx: Tx, *, aud: str, log: str) -> None:
+    """Fix the service and the log's origin that records must name; the first call counts for ever.
+
+    Raises:
+        Rejected: ``other_log`` when the database belongs to another service or log.
+    """
+    for name, value in (("aud", aud), ("log", log)):
+        stored = get_fact(tx, name)
+        if stored is None:
+            tx.execute(facts.insert().values(name=name, value=value))
+        elif stored != value:
+            raise Rejected(f"This database belongs to {name} {stored}, not {value}.", code="other_log")
+
+
+def get_fact(tx: Tx, name: str) -> str | None:
+    """A named fact about this deployment."""
+    return tx.execute(sa.select(facts.c.value).where(facts.c.name == name)).scalar_one_or_none()
+
+
+def put_fact(tx: Tx, name: str, value: str) -> None:
+    """Keep a named fact about this deployment, in place of an older value."""
+    tx.execute(facts.delete().where(facts.c.name == name))
+    tx.execute(facts.insert().values(name=name, value=value))
+
+
+def admit(tx: Tx, incoming: Sequence[Message], *, now_ms: int) -> list[Admission]:
+    """Store verified messages, each once, in the order given.
+
+    A message id decides what was seen before. Two ids under one (key, seq) are both stored: equivocation is evidence.
+
+    Args:
+        incoming: at most 10,000, each verified against a key of the register.
+        now_ms: when they were received.
+
+    Raises:
+        Rejected: ``unknown_key`` when a key is not in the register; nothing is stored then.
+    """
+    if len(incoming) > MESSAGES_MAX:
+        raise Rejected(f"At most {MESSAGES_MAX} messages are admitted at once.", code="too_large")
+    if not incoming:
+        return []
+    numbers = key_numbers(tx, (message.signed.kid for message in incoming))
+    first: dict[bytes, Message] = {}
+    for message in incoming:
+        first.setdefault(message.id, message)
+    for message in first.values():
+        if message.signed.kid not in numbers:
+            raise Rejected("No key record of this key is in the log.", code="unknown_key", pointer="/header/kid")
+    before = _stored(tx, list(first))
+    fresh = [message for message_id, message in first.items() if message_id not in before]
+    arrivals = _arrivals(tx, len(fresh))
+    rows = [
+        _row(message, arrival, numbers[message.signed.kid], now_ms)
+        for message, arrival in zip(fresh, arrivals, strict=True)
+    ]
+    texts = [join_disclosures(message.disclosures) for message in fresh]
+    if is_sqlite(tx):
+        _insert_sqlite(tx, rows, texts)
+    elif rows:
+        _insert_postgres(tx, rows, texts)
+        arrived = _stored(tx, [message.id for message in fresh])
+        own = {row[1]: row[0] for row in rows}
+        before |= {key: found for key, found in arrived.items() if found[0] != own[key]}
+    split = _equivocations(tx, [row for row in rows if row[1] not in before])
+    return _admissions(incoming, before, split, now_ms)
+
+
+def admit_record(tx: Tx, data: bytes, *, now_ms: int) -> Admission:
+    """Store a record after checking that its signer may say this.
+
+    The organisation's key is that of its newest ``org`` record in arrival order. The first ``org`` record of a log is
+    the operator's own and signs itself.
+
+    Raises:
+        Rejected: ``bad_record``, ``bad_signature``, ``unknown_signer``, ``wrong_log``, ``unknown_key``, ``key_exists``
+            or ``already_ended``.
+    """
+    record = read_record(data)
+    payload = record.payload
+    known = tx.execute(sa.select(records.c.received_ms).where(records.c.id == record.id)).scalar_one_or_none()
+    if known is not None:
+        return Admission("duplicate", record.id, record.leaf_hash, known)
+    for name in ("aud", "log"):
+        bound = get_fact(tx, name)
+        if bound is not None and payload[name] != bound:
+            raise Rejected(f"The record names another {name} than {bound}.", code="wrong_log", pointer=f"/{name}")
+    open_record(data, _signer(tx, record))
+    once = _once(tx, record)
+    arrival = _arrivals(tx, 1)[0]
+    subject = thumbprint(payload["jwk"]) if record.t == "org" else payload.get("kid")
+    row = {"arrival": arrival, "id": record.id, "leaf_hash": record.leaf_hash, "t": record.t, "org": payload["org"]}
+    row |= {"once": once, "subject_kid": subject, "received_ms": now_ms, "raw": data}
+    tx.execute(records.insert().values(row))
+    tx.execute(waiting.insert().values(arrival=arrival, kind=RECORD))
+    if record.t == "end":
+        store_end(tx, payload, arrival)
+    return Admission("stored", record.id, record.leaf_hash, now_ms)
+
+
+def waiting_count(tx: Tx) -> int:
+    """How many messages and records have no leaf index yet."""
+    return tx.execute(sa.select(sa.func.count()).select_from(waiting)).scalar_one()
+
+
+def join_disclosures(texts: Sequence[Sequence[str]]) -> bytes:
+    """Disclosure texts of each event as one blob."""
+    return "\n".join("~".join(event) for event in texts).encode("ascii")
+
+
+def split_disclosures(blob: bytes) -> list[list[str]]:
+    """The disclosure texts of each event."""
+    return [line.split("~") if line else [] for line in blob.decode("ascii").split("\n")]
+
+
+def join_items(events: Iterable[MessageEvent]) -> tuple[bytes, bytes]:
+    """The item lists of a message's events: keys as one blob, ids as JSON."""
+    keys, ids = [], []
+    for event in events:
+        keys.append(struct.pack(">H", len(event.items)) + b"".join(item.leaf for item in event.items))
+        ids.append([item.id for item in event.items])
+    return b"".join(keys), dump_json(ids)
+
+
+def split_items(blob: bytes) -> list[list[bytes]]:
+    """Per event the 33-byte ``role || key`` strings, in tree order."""
+    events: list[list[bytes]] = []
+    position = 0
+    while position < len(blob):
+        end = position + 2 + 33 * int.from_bytes(blob[position : position + 2])
+        events.append([blob[start : start + 33] for start in range(position + 2, end, 33)])
+        position = end
+    return events
+
+
+def erase(tx: Tx, arrival: int, *, event: int, digests: Iterable[str], digest_of: Any) -> int:
+    """Take disclosures of one event out of the store for good; the caller has the erasure record admitted.
+
+    Args:
+        digests: the digests (base64url) whose disclosures go.
+        digest_of: gives a disclosure text's digest.
+    """
+    blob = tx.execute(sa.select(disclosures.c.texts).where(disclosures.c.arrival == arrival)).scalar_one()
+    events = split_disclosures(blob)
+    gone = set(digests)
+    kept = [text for text in events[event] if digest_of(text) not in gone]
+    removed = len(events[event]) - len(kept)
+    events[event] = kept
+    tx.execute(disclosures.update().where(disclosures.c.arrival == arrival).values(texts=join_disclosures(events)))
+    return removed
+
+
+def _row(message: Message, arrival: int, key_no: int, now_ms: int) -> tuple[Any, ...]:
+    signed = message.signed
+    keys, ids = join_items(message.events)
+    size = len(signed.jwt) + 1 + sum(len(d.text) + 1 for event in signed.disclosures for d in event)
+    return (
+        arrival, message.id, signed.leaf_hash, key_no, signed.seq, signed.prev, now_ms, size, len(message.events),
+        signed.jwt, keys, ids,
+    )  # fmt: skip
+
+
+def _admissions(
+    incoming: Sequence[Message],
+    before: dict[bytes, tuple[int, bytes, int]],
+    split: set[bytes],
+    now_ms: int,
+) -> list[Admission]:
+    admissions: list[Admission] = []
+    seen: set[bytes] = set()
+    for message in incoming:
+        found = before.get(message.id)
+        if found is not None:
+            admissions.append(Admission("duplicate", message.id, found[1], found[2]))
+            continue
+        status: Status = "equivocation" if message.id in split else "stored"
+        if message.id in seen:
+            status = "duplicate"
+        seen.add(message.id)
+        admissions.append(Admission(status, message.id, message.signed.leaf_hash, now_ms))
+    return admissions
+
+
+def _stored(tx: Tx, ids: Sequence[bytes]) -> dict[bytes, tuple[int, bytes, int]]:
+    found: dict[bytes, tuple[int, bytes, int]] = {}
+    columns = (messages.c.id, messages.c.arrival, messages.c.leaf_hash, messages.c.received_ms)
+    for part in _parts(ids, 500):
+        for row in tx.execute(sa.select(*columns).where(messages.c.id.in_(part))):
+            found[bytes(row[0])] = (row[1], bytes(row[2]), row[3])
+    return found
+
+
+def _equivocations(tx: Tx, rows: Sequence[tuple[Any, ...]]) -> set[bytes]:
+    # One query per part finds every stored message that shares (key, seq) with a new one and came before it.
+    found: set[bytes] = set()
+    for part in _parts(rows, 500):
+        new = sa.values(
+            sa.column("key_no", sa.Integer), sa.column("seq", sa.BigInteger), sa.column("arrival", sa.BigInteger),
+            name="new",
+        ).data([(row[3], row[4], row[0]) for row in part])  # fmt: skip
+        query = sa.select(new.c.arrival).select_from(
+            new.join(
+                messages,
+                (messages.c.key_no == new.c.key_no)
+                & (messages.c.seq == new.c.seq)
+                & (messages.c.arrival < new.c.arrival),
+            )
+        )
+        later = set(tx.execute(query).scalars())
+        found |= {row[1] for row in part if row[0] in later}
+    return found
+
+
+def _arrivals(tx: Tx, count: int) -> list[int]:
+    if count == 0:
+        return []
+    if is_sqlite(tx):
+        update = counters.update().where(counters.c.name == "arrival").values(value=counters.c.value + count)
+        last = tx.execute(update.returning(counters.c.value)).scalar_one()
+        return list(range(last - count + 1, last + 1))
+    numbers = tx.execute(sa.text("SELECT nextval('arrivals') FROM generate_series(1, :count)"), {"count": count})
+    return sorted(numbers.scalars())
+
+
+def _insert_sqlite(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[bytes]) -> None:
+    cursor = raw(tx).cursor()
+    marks = ",".join("?" * len(_MESSAGE_COLUMNS))
+    cursor.executemany(f"INSERT INTO messages ({','.join(_MESSAGE_COLUMNS)}) VALUES ({marks})", rows)  # noqa: S608
+    cursor.executemany(
+        "INSERT INTO disclosures (arrival, texts) VALUES (?, ?)",
+        [(row[0], text) for row, text in zip(rows, texts, strict=True)],
+    )
+    cursor.executemany("INSERT INTO waiting (arrival, kind) VALUES (?, ?)", [(row[0], MESSAGE) for row in rows])
+
+
+def _insert_postgres(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[bytes]) -> None:
+    columns = ",".join(_MESSAGE_COLUMNS)
+    with raw(tx).cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMP TABLE IF NOT EXISTS incoming_messages (LIKE messages, texts bytea) ON COMMIT DELETE ROWS"
+        )
+        cursor.execute("TRUNCATE incoming_messages")
+        with cursor.copy(f"COPY incoming_messages ({columns},texts) FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types((*_TYPES, "bytea"))
+            for row, text in zip(rows, texts, strict=True):
+                copy.write_row((*row, text))
+        # In the order of ids, so that two workers with the same messages wait for one another instead of deadlocking.
+        cursor.execute(
+            f"INSERT INTO messages ({columns}) SELECT {columns} FROM incoming_messages "  # noqa: S608
+            "ORDER BY id ON CONFLICT (id) DO NOTHING"
+        )
+        inserted = "FROM incoming_messages i JOIN messages m ON m.arrival = i.arrival"
+        cursor.execute(f"INSERT INTO disclosures (arrival, texts) SELECT i.arrival, i.texts {inserted}")
+        cursor.execute(f"INSERT INTO waiting (arrival, kind) SELECT i.arrival, {MESSAGE} {inserted}")
+
+
+def _signer(tx: Tx, record: Record) -> P256Public:
+    payload, kid = record.payload, record.jws.kid
+    if record.t in BY_OPERATOR:
+        if record.t == "org" and not has_operator(tx):
+            if payload["roles"] & 1 and thumbprint(payload["jwk"]) == kid:
+                return P256Public.from_jwk(payload["jwk"])
+            raise Rejected("The first org record is the operator's own and signs itself.", code="unknown_signer")
+        info = operator_by_kid(tx, kid)
+        if info is None:
+            raise Rejected("Only the operator's key signs such a record.", code="unknown_signer")
+        return info.public
+    info = org_info(tx, payload["org"])
+    if info is None or info.kid != kid:
+        raise Rejected("This is not the organisation's record-signing key.", code="unknown_signer", pointer="/org")
+    return info.public
+
+
+def _once(tx: Tx, record: Record) -> str | None:
+    payload = record.payload
+    if record.t == "key":
+        query = sa.select(records.c.arrival).where(records.c.once == f"key:{payload['kid']}")
+        if tx.execute(query).first() is not None:
+            raise Rejected("This key has its record already; one for ever.", code="key_exists", pointer="/kid")
+        return f"key:{payload['kid']}"
+    if record.t == "end":
+        owner = sa.select(records.c.org).where(records.c.once == f"key:{payload['kid']}")
+        org = tx.execute(owner).scalar_one_or_none()
+        if org != payload["org"]:
+            raise Rejected("No key of this organisation has this kid.", code="unknown_key", pointer="/kid")
+        ended = sa.select(key_ends.c.arrival).where(key_ends.c.kid == payload["kid"])
+        if tx.execute(ended).first() is not None:
+            raise Rejected("This key has ended already; one end for ever.", code="already_ended", pointer="/kid")
+        return f"end:{payload['kid']}"
+    return None
+
+
+def _parts(values: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(values), size):
+        yield list(values[start : start + size])
