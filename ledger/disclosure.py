@@ -4,8 +4,8 @@ from typing import Final, Literal
 
 Reader = Literal["consumer", "partner", "bank", "regulator"]
 
-# What a consumer sees: places, readings, lot and expiry, containers and certificates. Not the codes of other people's items,
-# not quantities, trade documents or parties: those are the trade's own business.
+# What a consumer sees: places, readings, lot and expiry, containers and certificates. Not the codes of other people's
+# items, not quantities, trade documents or parties: those are the trade's own business.
 _CONSUMER: Final = frozenset(
     {
         "@context",

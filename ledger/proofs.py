@@ -54,8 +54,8 @@ class _Loaded:
 def build_bundle(tx: Tx, maps: ProofMap, place: LogPlace, item: str, *, reader: Reader) -> bytes:
     """The RFC 8785 bytes of the item's proof bundle (docs/proof-bundle.md).
 
-    Related histories are followed breadth first; what passes 400 histories or 4,000 entries is left out, and the verifier
-    counts it as not covered.
+    Related histories are followed breadth first; what passes 400 histories or 4,000 entries is left out, and the
+    verifier counts it as not covered.
 
     Args:
         maps: the item map at the last final anchored size; the bundle stands on that size.

@@ -1,0 +1,70 @@
+"""``tracebond verify``: the offline auditor; of this project it needs ``core`` and ``contracts.rpc`` only."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from contracts import rpc
+from core.proofs import Policy, Report, questions, verify
+
+
+def check_bundle(
+    data: bytes, url: str, log_contract: str, *, mirrors: Sequence[str] = (), mirrors_min: int = 1
+) -> Report:
+    """The report of a bundle, checked against the node at ``url`` and the pinned contract.
+
+    Raises:
+        Rejected: the bundle does not verify. Unavailable: the node does not answer.
+    """
+    answers = rpc.ask(url, questions(data))
+    return verify(data, answers, Policy(log_contract, tuple(mirrors), mirrors_min))
+
+
+def render(report: Report, *, as_json: bool) -> str:
+    """The report for a reader, or as JSON."""
+    when = datetime.fromtimestamp(report.time, UTC).isoformat().replace("+00:00", "Z")
+    complete = {
+        "cosigned": f"complete as of {when}, cosigned by {', '.join(report.mirrors)}",
+        "operator": f"complete according to the operator, as of {when}",
+    }[report.completeness]
+    coverage = {
+        "whole": "whole history: containers, lots and inputs included",
+        "partial": f"partial history: {report.uncovered} related histories are not in the bundle",
+        "own": "own events only: related histories are not in the bundle",
+    }[report.coverage]
+    if as_json:
+        return json.dumps(
+            {
+                "item": report.item,
+                "verified": True,
+                "log": report.origin,
+                "size": report.size,
+                "root": report.root.hex(),
+                "as_of": when,
+                "events": len(report.events),
+                "suspect": sum(event.is_suspect for event in report.events),
+                "coverage": report.coverage,
+                "completeness": report.completeness,
+                "mirrors": list(report.mirrors),
+                "not_shown": report.hidden,
+                "other_logs": report.other_logs,
+            },
+            indent=2,
+            ensure_ascii=False,
+        )
+    lines = [
+        f"verified: {report.item}",
+        f"  log {report.origin}, size {report.size}, root {report.root.hex()}",
+        f"  {complete}",
+        f"  {coverage}",
+        f"  {len(report.events)} events of its own, {report.hidden} fields not shown to this reader",
+    ]
+    suspects = sum(event.is_suspect for event in report.events)
+    if suspects:
+        lines.append(f"  {suspects} of them are suspect: their key ended or forked")
+    if report.other_logs:
+        lines.append(f"  not covered: {report.other_logs} other logs on the contract")
+    for event in report.events:
+        step = str(event.event.get("bizStep", event.event.get("type", "")))
+        lines.append(f"  {event.event.get('eventTime', ''):30} {step.rsplit('-', 1)[-1]:24} leaf {event.leaf}")
+    return "\n".join(lines)
