@@ -1,0 +1,1 @@
+"""Signing in: users and persons, passwords, sessions, one-time logins and throttling."""

@@ -1,0 +1,53 @@
+"""Throttling of sign-ins and of look-ups of unknown codes, by moving windows in this process's memory."""
+
+from typing import Final
+
+from limits import RateLimitItemPerHour, RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from core.errors import Rejected
+
+# By login *and* address: somebody who guesses from elsewhere cannot lock the owner of the login out.
+_LOGIN_MINUTE: Final = RateLimitItemPerMinute(5)
+_LOGIN_HOUR: Final = RateLimitItemPerHour(20)
+_ADDRESS_HOUR: Final = RateLimitItemPerHour(100)
+# A shop's whole staff may sit behind one address: generous, but far below what guessing serials needs.
+_UNKNOWN_MINUTE: Final = RateLimitItemPerMinute(60)
+
+
+class Throttled(Rejected):
+    """Too many tries; wait a moment."""
+
+    code = "throttled"
+
+
+class Throttle:
+    """The windows of one process."""
+
+    def __init__(self) -> None:
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    def check_sign_in(self, login: str, address: str) -> None:
+        """Count a sign-in about to be tried.
+
+        Raises:
+            Throttled: too many tries of this login from this address, or of this address in all.
+        """
+        key = login.casefold()
+        tests = ((_LOGIN_MINUTE, key, address), (_LOGIN_HOUR, key, address), (_ADDRESS_HOUR, "", address))
+        if not all(self._limiter.hit(item, "login", *names) for item, *names in tests):
+            raise Throttled("Too many tries to sign in; wait a few minutes.")
+
+    def check_unknown_codes(self, address: str) -> None:
+        """Refuse look-ups from an address that asked for too many codes that do not exist (T14).
+
+        Raises:
+            Throttled: it did.
+        """
+        if not self._limiter.test(_UNKNOWN_MINUTE, "unknown", address):
+            raise Throttled("Too many unknown codes from this address; wait a minute.")
+
+    def count_unknown_code(self, address: str) -> None:
+        """Count a look-up of a code that does not exist."""
+        self._limiter.hit(_UNKNOWN_MINUTE, "unknown", address)

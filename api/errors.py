@@ -1,0 +1,168 @@
+"""Problem documents (RFC 9457) for every error, with the stable codes of ``core.errors``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from api.words import say
+from core.errors import Broken, Conflict, Rejected, TracebondError, Unavailable
+
+PROBLEM_TYPE = "urn:tracebond:problem:"
+
+# Codes that say more than their family. Everything else: Rejected 422, Conflict 409, Unavailable 503, Broken 500.
+_STATUS_OF_CODE = {
+    "too_large": 413,
+    "too_deep": 400,
+    "bad_json": 400,
+    "duplicate_key": 400,
+    "bad_number": 400,
+    "bad_identifier": 400,
+    "bad_check_digit": 400,
+    "bad_digital_link": 400,
+    "bad_base64url": 400,
+    "unauthenticated": 401,
+    "bad_login": 401,
+    "forbidden": 403,
+    "bad_csrf": 403,
+    "not_found": 404,
+    "unknown_item": 404,
+    "no_such_link": 404,
+    "method_not_allowed": 405,
+    "not_acceptable": 406,
+    "unsupported_media_type": 415,
+    "throttled": 429,
+}
+_STATUS_OF_FAMILY: tuple[tuple[type[TracebondError], int], ...] = (
+    (Rejected, 422),
+    (Conflict, 409),
+    (Unavailable, 503),
+    (Broken, 500),
+)
+
+
+class NotFound(Rejected):
+    """There is nothing here, or nothing that you may see."""
+
+    code = "not_found"
+
+
+class Forbidden(Rejected):
+    """Your role does not allow this."""
+
+    code = "forbidden"
+
+
+class Unauthenticated(Rejected):
+    """Sign in first."""
+
+    code = "unauthenticated"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One error as its reader sees it."""
+
+    status: int
+    code: str
+    detail: str
+    pointer: str = ""
+    headers: Mapping[str, str] | None = None
+    more: Mapping[str, Any] | None = None
+
+    def document(self, lang: str = "en") -> dict[str, Any]:
+        """The members of the RFC 9457 document."""
+        body: dict[str, Any] = {
+            "type": PROBLEM_TYPE + self.code,
+            "title": say(f"http.{self.status}", lang),
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+        }
+        if self.pointer:
+            body["pointer"] = self.pointer
+        return body | dict(self.more or {})
+
+
+def problem_of(error: TracebondError) -> Problem:
+    """The status and words for one of our own errors; a Broken tells the outside nothing of its inside."""
+    status = _STATUS_OF_CODE.get(error.code)
+    if status is None:
+        status = next(code for family, code in (*_STATUS_OF_FAMILY, (TracebondError, 500)) if isinstance(error, family))
+    if status == 500:
+        return Problem(500, error.code, "An internal check failed. The operator has been told.")
+    headers = {"Retry-After": "5"} if status in (429, 503) else None
+    return Problem(status, error.code, error.message, error.pointer, headers)
+
+
+def problem_response(problem: Problem, lang: str = "en") -> Response:
+    """The problem as ``application/problem+json``."""
+    return JSONResponse(
+        problem.document(lang),
+        status_code=problem.status,
+        media_type="application/problem+json",
+        headers=dict(problem.headers or {}) | {"Cache-Control": "no-store"},
+    )
+
+
+async def send_problem(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with a problem from inside an ASGI middleware."""
+    await problem_response(problem)(scope, receive, send)
+
+
+def of_http(error: HTTPException) -> Problem:
+    """The problem for what the router itself refuses (no such page, wrong method)."""
+    codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
+    detail = str(error.detail) if error.detail else ""
+    return Problem(error.status_code, codes.get(error.status_code, "http_error"), detail, headers=error.headers)
+
+
+def of_validation(error: RequestValidationError) -> Problem:
+    """The problem for path and query parameters that do not fit their types."""
+    faults = [
+        {"pointer": "/".join(str(part) for part in fault["loc"]), "code": fault["type"], "detail": fault["msg"]}
+        for fault in error.errors()[:20]
+    ]
+    first = faults[0] if faults else {"pointer": "", "detail": "The request does not fit."}
+    return Problem(
+        422, "bad_request", first["detail"], first["pointer"], more={"errors": json.loads(json.dumps(faults))}
+    )
+
+
+def wants_html(request: Request) -> bool:
+    """Whether the reader is a person with a browser (``text/html`` named and not below JSON)."""
+    accept = request.headers.get("accept", "")
+    return "text/html" in accept and "json" not in accept.split("text/html")[0]
+
+
+def install(app: FastAPI) -> None:
+    """Put the handlers for all error families into the application."""
+    from api.pages import error_page
+
+    def answer(request: Request, problem: Problem) -> Response:
+        if wants_html(request):
+            return error_page(request, problem)
+        return problem_response(problem)
+
+    @app.exception_handler(TracebondError)
+    async def _ours(request: Request, error: TracebondError) -> Response:
+        return answer(request, problem_of(error))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        return answer(request, of_http(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(request: Request, error: RequestValidationError) -> Response:
+        return answer(request, of_validation(error))
+
+    @app.exception_handler(Exception)
+    async def _unknown(request: Request, error: Exception) -> Response:
+        # Starlette raises the error again after this answer, so the server's log keeps its whole trace.
+        return answer(request, Problem(500, "internal_error", "An unexpected error. The operator has been told."))

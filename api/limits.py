@@ -1,0 +1,150 @@
+"""ASGI middleware: a body limit by bytes read, HEAD and OPTIONS for every route, and the security headers."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import Problem, send_problem
+from core.errors import Rejected
+
+BODY_BYTES_MAX: Final = 1_048_576
+HEADERS_MAX: Final = 100
+
+# No inline script, no inline style, nothing from elsewhere; a page may ask a node that its reader names.
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self' http: https:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_PUBLIC_PATHS = re.compile(r"/(items/|\.well-known/|log/|rpc\Z|\d{2,4}/|openapi\.json)")
+
+
+class BodyLimit:
+    """Refuse a request whose body is larger than the limit, whatever its Content-Length says.
+
+    A chunked body has no length, and a stated one may be a lie: bytes are counted as they arrive (T23).
+    """
+
+    def __init__(self, app: ASGIApp, bytes_max: int = BODY_BYTES_MAX) -> None:
+        self._app = app
+        self._bytes_max = bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on while its body stays within the limit."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if len(headers) > HEADERS_MAX:
+            await send_problem(Problem(431, "too_many_headers", "Too many header fields."), scope, receive, send)
+            return
+        too_large = Problem(413, "too_large", f"A request body has at most {self._bytes_max} bytes.")
+        stated = headers.get("content-length", "0")
+        if not stated.isascii() or not stated.isdigit() or len(stated) > 12 or int(stated) > self._bytes_max:
+            await send_problem(too_large, scope, receive, send)
+            return
+        if headers.get("content-encoding", "identity") != "identity":
+            problem = Problem(415, "unsupported_media_type", "Compressed request bodies are not taken.")
+            await send_problem(problem, scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._bytes_max:
+                raise Rejected(too_large.detail, code="too_large")
+            return message
+
+        await self._app(scope, counted, send)
+
+
+class Methods:
+    """HEAD as GET without its body, and OPTIONS answered from the route table."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve HEAD and OPTIONS here, pass everything else on."""
+        if scope["type"] != "http" or scope["method"] not in ("HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] == "OPTIONS":
+            await self._options(scope, send)
+            return
+
+        async def bodiless(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET", "tracebond.head": True}, receive, bodiless)
+
+    async def _options(self, scope: Scope, send: Send) -> None:
+        allowed = sorted(_methods_at(scope))
+        status = 204 if allowed else 404
+        headers = MutableHeaders()
+        if allowed:
+            headers["Allow"] = ", ".join([*allowed, "OPTIONS"])
+            if is_public_path(scope["path"]):
+                headers["Access-Control-Allow-Methods"] = headers["Allow"]
+                headers["Access-Control-Allow-Headers"] = "Accept, Accept-Language, Content-Type"
+                headers["Access-Control-Max-Age"] = "86400"
+        await send({"type": "http.response.start", "status": status, "headers": headers.raw})
+        await send({"type": "http.response.body", "body": b""})
+
+
+class SecurityHeaders:
+    """The security headers on every answer, and open CORS on what is public to machines anyway."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Add the headers as the answer starts."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                if scope.get("scheme") == "https":
+                    headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+                if is_public_path(scope["path"]):
+                    headers.setdefault("Access-Control-Allow-Origin", "*")
+                    headers.setdefault("Access-Control-Expose-Headers", "Link, Location, ETag")
+            await send(message)
+
+        await self._app(scope, receive, dressed)
+
+
+def is_public_path(path: str) -> bool:
+    """Whether any origin may read the answer: resolver, items, log and node, none of which use the session."""
+    return _PUBLIC_PATHS.match(path) is not None
+
+
+def _methods_at(scope: Scope) -> Iterable[str]:
+    found: set[str] = set()
+    for route in scope["app"].routes:
+        match, _ = route.matches({**scope, "method": "GET"})
+        if match is not Match.NONE:
+            methods = set(getattr(route, "methods", None) or ())
+            if getattr(route, "is_gs1_catch_all", False) and not is_public_path(scope["path"]):
+                continue
+            found |= methods | ({"HEAD"} if "GET" in methods else set())
+    return found

@@ -1,0 +1,1 @@
+"""Migrations of the web tables, the branch ``api``."""

@@ -1,0 +1,55 @@
+"""What the web pages need from the rest of the process; the composition root builds it."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from contracts.chain import Chain
+from ledger.database import Database
+from ledger.itemmap import ProofMap
+from ledger.proofs import LogPlace
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """How the pages present themselves and which chain place they pin."""
+
+    base_url: str = ""
+    service: str = "tracebond"
+    origin: str = ""
+    log_contract: str = ""
+    chain_id: int = 0
+    log_id: int = 0
+    is_demo: bool = False
+    is_own_chain: bool = True
+    session_idle_s: int = 1_800
+    session_life_s: int = 43_200
+    mirror_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Services:
+    """Open parts of the process: database, chain, maps for proofs, finance, and the clock and randomness of the edge.
+
+    Attributes:
+        maps: the item map at the last final anchored size, for proof bundles; None where this process makes none.
+        place: where the log is anchored.
+        finance: what the bank's desk calls, see ``api/consoles/bank.py``.
+        broker_problem: "" while the broker answers, else what is wrong.
+    """
+
+    db: Database
+    settings: WebSettings = field(default_factory=WebSettings)
+    chain: Chain | None = None
+    maps: ProofMap | None = None
+    place: LogPlace | None = None
+    finance: Any = None
+    broker_problem: Callable[[], str] = lambda: ""
+    now_ms: Callable[[], int] = _now_ms
+    random: Callable[[int], bytes] = secrets.token_bytes

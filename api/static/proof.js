@@ -1,0 +1,118 @@
+// The page's own part of the proof check: fetch the bundle, ask a node, tell each stage and the result in plain words.
+
+import { Refused, askNode, missing, questions, verify } from "./verify.js";
+
+const panel = document.getElementById("proof");
+const words = JSON.parse(panel.dataset.words);
+const steps = document.getElementById("proof-steps");
+const result = document.getElementById("proof-result");
+const facts = document.getElementById("proof-facts");
+const form = document.getElementById("proof-form");
+const button = document.getElementById("proof-run");
+const tile = document.getElementById("evidence-tile");
+const STAGES = ["fetch", "node", "anchor", "checkpoint", "entries", "records", "histories", "signatures"];
+
+const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+
+function show(stage, state) {
+  let row = steps.querySelector(`[data-stage=${stage}]`);
+  if (!row) {
+    row = document.createElement("li");
+    row.dataset.stage = stage;
+    row.textContent = words[stage];
+    steps.append(row);
+  }
+  row.dataset.state = state;
+}
+
+function fact(name, value) {
+  const [term, text] = [document.createElement("dt"), document.createElement("dd")];
+  term.textContent = name;
+  text.textContent = value;
+  facts.append(term, text);
+}
+
+function end(tone, title, lines) {
+  result.className = `note ${tone}`;
+  result.dataset.outcome = tone;
+  result.replaceChildren(...[title, ...lines].map((line, at) => {
+    const part = document.createElement(at ? "span" : "strong");
+    part.textContent = at ? ` ${line}` : line;
+    return part;
+  }));
+  result.hidden = false;
+  tile.className = tone;
+  tile.textContent = title;
+}
+
+async function fetchBundle() {
+  const response = await fetch(panel.dataset.bundle, { credentials: "same-origin", cache: "no-store" });
+  if (!response.ok) {
+    const problem = await response.json().catch(() => ({}));
+    throw new Refused(problem.code ?? "no_bundle", problem.detail ?? words.no_bundle);
+  }
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+function tell(report) {
+  const time = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "medium" }).format(new Date(report.time * 1000));
+  const lines = [];
+  lines.push(report.completeness === "cosigned" ? fill(words.cosigned, { mirrors: report.mirrors.join(", "), time }) : fill(words.operator, { time }));
+  if (report.coverage !== "whole") lines.push(words[`coverage_${report.coverage}`]);
+  if (report.other_logs > 0) lines.push(fill(words.other_logs, { count: report.other_logs }));
+  const suspects = report.events.filter((event) => event.is_suspect).length;
+  if (suspects) lines.push(fill(words.suspects, { count: suspects }));
+  if (report.hidden) lines.push(fill(words.hidden, { count: report.hidden }));
+  facts.replaceChildren();
+  fact(words.fact_events, String(report.events.length));
+  fact(words.fact_log, `${report.origin} · ${report.size}`);
+  fact(words.fact_root, report.root);
+  fact(words.fact_contract, `${report.contract} · ${report.chain_id}`);
+  if (report.block) fact(words.fact_block, `${report.block.number} · ${report.block.hash.slice(0, 18)}…`);
+  fact(words.fact_time, time);
+  facts.hidden = false;
+  end(suspects ? "warn" : "good", words.passed, lines);
+}
+
+async function check() {
+  button.disabled = true;
+  steps.replaceChildren();
+  result.hidden = facts.hidden = true;
+  let stage = "fetch";
+  try {
+    const lack = await missing();
+    if (lack) { end("warn", words[`lack_${lack}`], []); return; }
+    show(stage, "busy");
+    const bytes = await fetchBundle();
+    const asked = await questions(bytes);
+    show(stage, "done");
+    stage = "node";
+    show(stage, "busy");
+    const answers = await askNode(form.node.value.trim() || panel.dataset.node, asked);
+    show(stage, "done");
+    stage = "anchor";
+    show(stage, "busy");
+    const policy = { log_contract: panel.dataset.contract, mirrors: panel.dataset.mirrors.split(" ").filter(Boolean) };
+    const report = await verify(bytes, answers, policy, (passed) => {
+      if (!STAGES.includes(passed)) return;
+      show(passed, "done");
+      stage = STAGES[STAGES.indexOf(passed) + 1] ?? passed;
+      if (stage !== passed) show(stage, "busy");
+    });
+    show("signatures", "done");
+    tell(report);
+  } catch (error) {
+    show(stage, "failed");
+    if (error instanceof Refused && !["node_away", "node_error"].includes(error.code)) {
+      const waits = ["not_anchored_yet", "no_bundle", "unavailable"].includes(error.code);
+      end(waits ? "warn" : "bad", waits ? words.waiting : words.failed, [words[`code_${error.code}`] ?? error.message, `[${error.code}]`]);
+    } else end("warn", words.unreachable, [error.message]);
+  } finally {
+    button.disabled = false;
+    button.textContent = words.again;
+  }
+}
+
+panel.hidden = false;
+form.addEventListener("submit", (event) => { event.preventDefault(); check(); });
+check();
