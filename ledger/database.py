@@ -248,6 +248,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        if getattr(getattr(error, "orig", None), "sqlite_errorname", "") == "SQLITE_ERROR":
+            raise
         raise Unavailable(f"The database is away or busy: {_short(error)}", code="database_away") from error
     except exc.IntegrityError as error:
         raise Conflict(f"The database refused the change: {_short(error)}", code="constraint") from error

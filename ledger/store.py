@@ -241,8 +241,7 @@ def _equivocations(tx: Tx, rows: Sequence[tuple[Any, ...]]) -> set[bytes]:
     for part in _parts(rows, 500):
         new = sa.values(
             sa.column("key_no", sa.Integer), sa.column("seq", sa.BigInteger), sa.column("arrival", sa.BigInteger),
-            name="new",
-        ).data([(row[3], row[4], row[0]) for row in part])  # fmt: skip
+        ).data([(row[3], row[4], row[0]) for row in part]).cte("new")  # fmt: skip
         query = sa.select(new.c.arrival).select_from(
             new.join(
                 messages,
