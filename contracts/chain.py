@@ -188,6 +188,12 @@ class Chain(ABC):
         block = self.block(number)
         return None if block is None else block.hash
 
+    def settle(self, number: int) -> None:  # noqa: B027 - only development nodes need it
+        """Let time pass on a development node that makes blocks only on demand, until block ``number`` is final there.
+
+        Without it an idle Anvil would never call anything final. Any other chain does nothing here.
+        """
+
     def check_identity(self, *, chain_id: int, genesis_hash: str) -> None:
         """Return if this is the recorded chain.
 

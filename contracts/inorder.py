@@ -10,7 +10,7 @@ from contracts.chain import Chain, ChainReceipt, FeeTooLow, MaybeSent, NoFunds, 
 from contracts.signer import Signer, sync_folder
 from core.errors import Conflict, Rejected, Unavailable
 
-POLL_S = 0.25
+POLL_S = 0.5
 BUMP_AFTER_S = 20.0
 WAIT_S = 300.0
 _PLAIN_GAS = 21_000
@@ -40,6 +40,7 @@ class InOrder:
         """
         deadline = time.monotonic() + self._wait_s
         bump_at = time.monotonic() + BUMP_AFTER_S
+        pause = min(0.02, self._poll_s)
         self._prepare(step, account, to, data, value)
         while True:
             receipt = self._receipt(step)
@@ -60,7 +61,8 @@ class InOrder:
                     continue
             if time.monotonic() > deadline:
                 raise Unavailable(f"The step {step} is not final on {self._chain.description} yet.", code="not_final")
-            time.sleep(self._poll_s)
+            time.sleep(pause)
+            pause = min(self._poll_s, pause * 1.5)
 
     def nonces(self) -> dict[str, int]:
         """Per account the next nonce after these steps."""
@@ -132,6 +134,7 @@ class InOrder:
 
     def _is_final(self, receipt: ChainReceipt) -> bool:
         try:
+            self._chain.settle(receipt.block_number)
             if receipt.block_number > self._chain.final_block_number():
                 return False
             return self._chain.block_hash(receipt.block_number) == receipt.block_hash

@@ -77,6 +77,10 @@ class PairedChain(Chain):
             raise NodesDisagree(f"The two nodes hold different receipts of {tx_hash}.")
         return mine
 
+    def settle(self, number: int) -> None:
+        """By the first node."""
+        self._first.settle(number)
+
     def close(self) -> None:
         """Close both."""
         self._first.close()

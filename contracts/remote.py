@@ -11,6 +11,7 @@ from web3.exceptions import Web3Exception
 from web3.types import RPCEndpoint
 
 from contracts.chain import (
+    ANVIL_CHAIN_ID,
     ZERO_ADDRESS,
     Block,
     BlockTag,
@@ -28,7 +29,7 @@ from core.errors import Conflict, Rejected, Unavailable
 
 READ_TRIES = 3
 READ_PAUSE_S = 0.15
-# A gwei at least is what public nodes take into their pools; a chain without fees answers 0 and gets 0.
+SETTLE_MAX = 256
 _MAYBE_SENT = (
     "already known",
     "already imported",
@@ -51,6 +52,8 @@ class RemoteChain(Chain):
         if genesis is None:
             raise Unavailable("The node has no block 0.", code="chain_away")
         self.genesis_hash = genesis.hash
+        # Anvil with its defaults makes a block for each chain_tx and none in between.
+        self.mines_on_demand = self.chain_id == ANVIL_CHAIN_ID and self._mines_on_demand()
 
     def block(self, tag: BlockTag) -> Block | None:
         """The head of a block; None above the latest."""
@@ -124,6 +127,20 @@ class RemoteChain(Chain):
             return _receipt(answer)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _nonsense(error) from error
+
+    def settle(self, number: int) -> None:
+        """Ask an on-demand Anvil for the empty blocks that are missing above ``number``."""
+        if not self.mines_on_demand or self._depth == 0:
+            return
+        missing = number - self.final_block_number()
+        if 0 < missing <= SETTLE_MAX:
+            self._read("anvil_mine", [hex(missing)])
+
+    def _mines_on_demand(self) -> bool:
+        try:
+            return self._read("anvil_getAutomine", []) is True
+        except (Rejected, Unavailable):
+            return False
 
     def _read(self, method: str, params: Sequence[Any]) -> Any:
         """Ask; a read may be asked again, since it changes nothing."""
