@@ -11,6 +11,7 @@ import jsonschema_rs
 import pytest
 
 from core.canonical import dump_json
+from core.epcis.validate import event_problems
 from core.errors import Rejected
 from core.identifiers import canonical, class_of, parse
 from core.message import event_items
@@ -82,6 +83,12 @@ def test_every_event_is_valid_by_the_normative_schema(plan: Plan) -> None:
 
     for event in events(plan):
         validator.validate(json.loads(dump_json(event)))
+
+
+def test_no_event_breaks_a_rule_that_a_message_alone_decides(plan: Plan) -> None:
+    problems = [(event["bizStep"], problem) for event in events(plan) for problem in event_problems(event)]
+
+    assert problems == []
 
 
 def test_each_tin_is_commissioned_once_under_its_lot_with_an_unpredictable_serial(plan: Plan) -> None:
