@@ -28,7 +28,9 @@ def create_app(services: Services) -> FastAPI:
         async with scans.running():
             yield
 
-    app = FastAPI(title="Tracebond", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="Tracebond", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
+    )
     app.state.services = services
     app.state.scans = scans
     routes = Routes(app)
@@ -49,7 +51,7 @@ def create_app(services: Services) -> FastAPI:
 
 def install_consoles(routes: Routes) -> None:
     """Add the consoles of bank, goods side, regulator and operator."""
-    from api.consoles import bank, factory, operator, regulator
+    from api.consoles import factory, operator, regulator
 
-    for part in (bank, factory, operator, regulator):
+    for part in (factory, operator, regulator):
         part.install(routes)

@@ -94,7 +94,7 @@ def problem_of(error: TracebondError) -> Problem:
     """The status and words for one of our own errors; a Broken tells the outside nothing of its inside."""
     status = _STATUS_OF_CODE.get(error.code)
     if status is None:
-        status = next(code for family, code in (*_STATUS_OF_FAMILY, (TracebondError, 500)) if isinstance(error, family))
+        status = next((number for family, number in _STATUS_OF_FAMILY if isinstance(error, family)), 500)
     if status == 500:
         return Problem(500, error.code, "An internal check failed. The operator has been told.")
     headers = {"Retry-After": "5"} if status in (429, 503) else None

@@ -91,7 +91,7 @@ def json_response(document: Any, *, status: int = 200) -> Response:
 def _bundle(services: Services, found: Identifier, reader: Reader) -> Response:
     if services.maps is None or services.place is None:
         raise Unavailable("This process makes no proofs.", code="no_proofs")
-    with services.db.reading() as tx:
+    with services.proof_lock, services.db.reading() as tx:
         data = build_bundle(tx, services.maps, services.place, found.canonical, reader=reader)
     name = "-".join(part for _, part in found.ai) or "item"
     safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in name)

@@ -1,6 +1,7 @@
 """What the web pages need from the rest of the process; the composition root builds it."""
 
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Services:
     """Open parts of the process: database, chain, maps for proofs, finance, and the clock and randomness of the edge.
 
     Attributes:
+        proof_lock: held by whoever advances ``maps`` and by whoever makes a proof from it.
         maps: the item map at the last final anchored size, for proof bundles; None where this process makes none.
         place: where the log is anchored.
         finance: what the bank's desk calls, see ``api/consoles/bank.py``.
@@ -49,6 +51,7 @@ class Services:
     chain: Chain | None = None
     maps: ProofMap | None = None
     place: LogPlace | None = None
+    proof_lock: threading.Lock = field(default_factory=threading.Lock)
     finance: Any = None
     broker_problem: Callable[[], str] = lambda: ""
     now_ms: Callable[[], int] = _now_ms

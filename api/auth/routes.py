@@ -12,6 +12,7 @@ from api.auth import sessions, users
 from api.auth.throttle import Throttle
 from api.errors import wants_html
 from api.forms import Input, is_form, read_input
+from api.language import language_of
 from api.policy import PUBLIC, SIGNED_IN, Routes, identity
 from api.services import Services
 from api.tables import SESSION
@@ -62,7 +63,7 @@ async def login(request: Request) -> Response:
         user = users.user_by_login(tx, given.login)
     if not await run_in_threadpool(users.fits, stored, given.password) or user is None or not user.is_active:
         if is_form(request):
-            problem = say("login.bad", pages.language.language_of(request))
+            problem = say("login.bad", language_of(request))
             shown = {"problem": problem, "login": given.login, "target": safe_target(given.next)}
             return pages.page(request, "login.html", shown, status=401)
         raise Rejected("The user name or the password is wrong.", code="bad_login")

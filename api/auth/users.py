@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -37,7 +37,7 @@ class User:
 def create_person(tx: Connection, *, name: str, now_ms: int) -> int:
     """Add a person and give the person's number."""
     result = tx.execute(insert(PERSON).values(name=name, created_ms=now_ms))
-    return int(result.inserted_primary_key[0])
+    return _number(result.inserted_primary_key)
 
 
 def create_user(
@@ -77,7 +77,7 @@ def create_user(
         )
     except IntegrityError as error:
         raise Conflict(f"The login {login!r} is taken, or its person is unknown.", code="login_taken") from error
-    return int(result.inserted_primary_key[0])
+    return _number(result.inserted_primary_key)
 
 
 def set_password(tx: Connection, user_id: int, password: str) -> None:
@@ -131,6 +131,10 @@ def fits(password_hash: str, password: str) -> bool:
         return len(password) <= PASSWORD_CHARACTERS_MAX and _HASHER.verify(password_hash, password)
     except (VerificationError, InvalidHashError):
         return False
+
+
+def _number(key: Any) -> int:
+    return int(key[0])
 
 
 def _user(tx: Connection, condition: object) -> User | None:

@@ -57,7 +57,7 @@ class Step:
     Attributes:
         signed_by: device, partner or gateway.
         via: "" for the item itself, ``inside`` with ``container``, or ``lot``.
-        flags: catalogue words under ``journey.``, such as late, pending, suspect.
+        count: how many records of the same kind this row stands for, until ``until_ms``.
     """
 
     number: int
@@ -79,6 +79,8 @@ class Step:
     is_suspect: bool = False
     is_pending: bool = False
     late_s: int = 0
+    count: int = 1
+    until_ms: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Looks at codes: time and a salted hash that rotates daily, nothing else; and whether a look is the first since a sale.
+"""Looks at codes: time and a salted hash that rotates daily; and whether a look is the first since a sale.
 
 Looks are weak evidence, so they are kept in memory for a moment and written together: a crash may lose the last second.
 """

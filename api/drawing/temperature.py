@@ -23,6 +23,7 @@ class Reading:
     low: Decimal
     mean: Decimal
     high: Decimal
+    is_alarm: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Series:
     band_high: Decimal | None = None
 
     def is_outside(self, reading: Reading) -> bool:
-        """Whether any part of a reading lies outside the allowed band."""
+        """Whether any part of a reading lies outside the allowed band, or its device called it an alarm."""
         too_low = self.band_low is not None and reading.low < self.band_low
-        return too_low or (self.band_high is not None and reading.high > self.band_high)
+        return reading.is_alarm or too_low or (self.band_high is not None and reading.high > self.band_high)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def describe(series: Series, lang: str) -> str:
     if summary is None:
         return say("temperature.none", lang)
     key = "temperature.described_in" if summary.outside_count == 0 else "temperature.described_out"
-    if series.band_high is None and series.band_low is None:
+    if series.band_high is None and series.band_low is None and summary.outside_count == 0:
         key = "temperature.described"
     return say(key, lang, low=summary.low, high=summary.high, count=summary.count, outside=summary.outside_count)
 
@@ -175,7 +176,9 @@ class _Plot:
             peak = max(outside, key=lambda reading: _distance(self.series, reading))
             value = _worst(self.series, peak)
             x = self.x(peak.at_s)
-            words = f"{value} °C · {show_time(peak.at_s * 1_000, lang).rsplit(' ', 1)[0]}"
+            words = f"{value} °C"
+            if self.right > 500:
+                words += f" · {show_time(peak.at_s * 1_000, lang).rsplit(' ', 1)[0]}"
             anchor = "end" if x > (self.left + self.right) / 2 else "start"
             place = {"x": x + (-8 if anchor == "end" else 8), "y": self.y(value) + 4}
             marks.append(tag("text", words, text_anchor=anchor, class_="chart-alert", **place))
@@ -194,6 +197,7 @@ def thin(readings: Sequence[Reading]) -> list[Reading]:
             low=min(reading.low for reading in group),
             mean=sum((reading.mean for reading in group), Decimal(0)) / len(group),
             high=max(reading.high for reading in group),
+            is_alarm=any(reading.is_alarm for reading in group),
         )
         for group in groups
     ]
@@ -211,14 +215,14 @@ def _runs(readings: Sequence[Reading]) -> list[list[Reading]]:
 
 
 def _worst(series: Series, reading: Reading) -> Decimal:
-    is_high = series.band_high is not None and reading.high > series.band_high
-    return reading.high if is_high else reading.low
+    is_low = series.band_low is not None and reading.low < series.band_low
+    return reading.low if is_low else reading.high
 
 
 def _distance(series: Series, reading: Reading) -> Decimal:
     above = reading.high - series.band_high if series.band_high is not None else Decimal(0)
     below = series.band_low - reading.low if series.band_low is not None else Decimal(0)
-    return max(above, below)
+    return max(above, below, reading.high if reading.is_alarm and series.band_high is None else Decimal(0))
 
 
 def _short_day(at_s: int, lang: str) -> str:

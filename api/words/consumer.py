@@ -28,8 +28,8 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "verdict.sold_before_more": (
         "{date}在{channel}售出,此后已有 {looks} 次查看,首次在{first}。若您在别处或别的时间购买,请向商家核实。"
         "查看次数只是弱线索:照片上的二维码也会被扫描。",
-        "Sold on {date} at {channel}; looked at {looks} times since, first on {first}. If you bought it elsewhere or at "
-        "another time, ask the shop. Looks are weak evidence: a photo of a code can be scanned too.",
+        "Sold on {date} at {channel}; looked at {looks} times since, first on {first}. If you bought it elsewhere or "
+        "at another time, ask the shop. Looks are weak evidence: a photo of a code can be scanned too.",
     ),
     "verdict.out_of_use": ("记录显示:已退出流通", "On record as taken out of circulation"),
     "verdict.out_of_use_more": (
@@ -52,8 +52,8 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "verdict.unknown": ("没有这个码的任何记录", "Nothing is recorded under this code"),
     "verdict.unknown_more": (
         "请核对是否扫描完整。若码印在您购买的商品上,请联系商家,并将照片发给包装上印的生产企业。",
-        "Check that the whole code was scanned. If it stands on goods you bought, ask the shop, and send a photo to the "
-        "maker named on the package.",
+        "Check that the whole code was scanned. If it stands on goods you bought, ask the shop, and send a photo to "
+        "the maker named on the package.",
     ),
     "verdict.unknown_serial": (
         "认识这种商品,但没有这个序列号的记录",
@@ -94,7 +94,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "journey.temperature": ("{low} 至 {high} °C", "{low} to {high} °C"),
     "journey.temperature_one": ("{value} °C", "{value} °C"),
     "journey.outside": ("超出限值", "outside the limit"),
-    "journey.by": ("{org}", "{org}"),
+    "journey.count": ("{count} 次记录", "{count} records"),
     "journey.more": ("其余 {count} 条", "{count} more"),
     "journey.empty": ("没有可以显示的记录。", "There is no record to show."),
     "journey.somewhere": ("地点未公开", "place not shown"),

@@ -25,5 +25,6 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "field.eventID": ("事件编号", "event number"),
     "field.@context": ("数据词汇表", "vocabulary of the data"),
     "field.tb:errorDeclaration": ("更正说明", "words of a correction"),
+    "field.erased": ("已依法删除的内容", "content erased by its owner"),
     "field.other": ("其他内容", "other content"),
 }

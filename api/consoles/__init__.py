@@ -1,0 +1,1 @@
+"""The consoles behind sign-in: bank, goods side, regulator, operator."""

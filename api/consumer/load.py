@@ -1,0 +1,242 @@
+"""Loads what pages and JSON show of an item, in one short read transaction; nothing here asks the chain."""
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from api.consumer import story
+from api.consumer.model import Gap, ItemView, Lifecycle, Looks, Sale
+from api.consumer.readings import ilmd, place_id
+from api.consumer.seen import Seen, records_of, withdrawn
+from api.language import show_day_text
+from api.words import has_words, say
+from core.identifiers import class_of, parse
+from ledger import masterdata
+from ledger.disclosure import Reader
+from ledger.state import Standing, contents, item_state
+from ledger.tables import chains, keys
+
+_SOLD_STEPS = frozenset({"retail_selling", "dispensing"})
+_OUT_OF_USE = frozenset({"destroyed", "disposed", "inactive", "expired", "stolen", "dispensed", "non_sellable_other"})
+
+
+def item_view(
+    tx: sa.Connection, item_id: str, path: str, lang: str, *, looks: Callable[[int], Looks], reader: Reader = "consumer"
+) -> ItemView:
+    """Everything on the page of an item.
+
+    Args:
+        looks: gives the looks of others since a moment (unix ms).
+    """
+    found = parse(item_id)
+    product_id = class_of(item_id) or (item_id if found.kind == "gtin" else "")
+    product = (masterdata.product(tx, product_id) or {}) if product_id else {}
+    state = item_state(tx, item_id)
+    records = records_of(tx, item_id, reader, lot=_lot(state))
+    if not records:
+        life = Lifecycle(found.kind, is_known=False, is_product_known=bool(product))
+        return ItemView(item_id, path, found.kind, life, name=_name(product, lang))
+    parties = masterdata.facts_of(tx, {record.org for record in records} | {_maker(product_id, records)}, "party")
+    places = masterdata.facts_of(tx, {place_id(record.event) for record in records}, "place")
+    series = story.series_of(records, product)
+    steps = story.steps_of(records, lang, parties=parties, places=places, series=series)
+    stops, route = story.stops_of(records, lang, places=places)
+    sale = _sale(records, lang, parties=parties, places=places)
+    last = _last(records)
+    is_out = last is not None and last.disposition in _OUT_OF_USE
+    life = Lifecycle(
+        found.kind,
+        is_known=True,
+        is_product_known=bool(product),
+        is_recalled=state is not None and state.is_recalled,
+        is_out_of_use=is_out or (state is not None and state.is_decommissioned),
+        sale=sale,
+        looks=looks(sale.at_ms) if sale is not None else Looks(),
+    )
+    disposition = f"disposition.{last.disposition}" if last is not None else ""
+    return ItemView(
+        id=item_id,
+        path=path,
+        kind=found.kind,
+        lifecycle=life,
+        name=_name(product, lang),
+        facts=tuple(_facts(found.ai, records, state, parties=parties, product_id=product_id, lang=lang)),
+        steps=tuple(reversed(steps)),
+        organisations=len({record.org for record in records}),
+        stops=stops,
+        route=route,
+        series=series,
+        corrections=tuple(story.corrections_of(records, lang, parties=parties)),
+        hidden=tuple(story.hidden_of(records, lang)),
+        gaps=tuple(_gaps(tx, {record.device_id for record in records})),
+        contents=len(contents(tx, item_id)) if found.kind == "sscc" else 0,
+        out_of_use=say(disposition, lang) if has_words(disposition) else "",
+    )
+
+
+def item_document(tx: sa.Connection, item_id: str, *, reader: Reader, lang: str) -> dict[str, Any] | None:
+    """The JSON of an item: state, journey with what the reader may see, and contents; None when nothing is known."""
+    state = item_state(tx, item_id)
+    records = records_of(tx, item_id, reader, lot=_lot(state))
+    if not records:
+        return None
+    parties = masterdata.facts_of(tx, {record.org for record in records}, "party")
+    places = masterdata.facts_of(tx, {place_id(record.event) for record in records}, "place")
+    wrong = withdrawn(records)
+    document: dict[str, Any] = {
+        "item": item_id,
+        "kind": parse(item_id).kind,
+        "state": _state(state, reader),
+        "journey": [_entry(record, lang, parties=parties, places=places, wrong=wrong) for record in records],
+        "hidden": [{"name": row.name, "count": row.count} for row in story.hidden_of(records, lang)],
+    }
+    if reader != "consumer":
+        document["contents"] = list(contents(tx, item_id))
+    return document
+
+
+def is_known(tx: sa.Connection, item_id: str) -> bool:
+    """Whether anything is recorded under a code: events of its own, or product data."""
+    if item_state(tx, item_id) is not None:
+        return True
+    return any(masterdata.fact(tx, item_id, kind) is not None for kind in ("product", "place", "party"))
+
+
+def name_of(tx: sa.Connection, item_id: str, lang: str) -> str:
+    """The registered name of what a code names, "" where there is none."""
+    for kind, subject in (("product", class_of(item_id) or item_id), ("place", item_id), ("party", item_id)):
+        fact = masterdata.fact(tx, subject, kind)
+        if fact is not None:
+            return _name(fact, lang)
+    return ""
+
+
+def _name(fact: Any, lang: str) -> str:
+    return str(fact.get(f"name_{lang}") or fact.get("name_en") or "")
+
+
+def _last(records: list[Seen]) -> Seen | None:
+    wrong = withdrawn(records)
+    good = [r for r in records if r.declaration is None and r.name not in wrong and not r.via]
+    return good[-1] if good else None
+
+
+def _sale(records: list[Seen], lang: str, *, parties: story.Names, places: story.Names) -> Sale | None:
+    wrong = withdrawn(records)
+    for record in reversed(records):
+        if record.declaration is not None or record.via or record.name in wrong:
+            continue
+        if record.step in _SOLD_STEPS or record.disposition == "retail_sold":
+            who = story.name_in(parties, record.org, lang)
+            where = story.name_in(places, place_id(record.event), lang)
+            joined = " · ".join(part for part in (who, where) if part)
+            return Sale(record.device_ms, joined)
+        if record.disposition == "returned":
+            return None
+    return None
+
+
+def _lot(state: Standing | None) -> str | None:
+    return None if state is None else state.own.lot
+
+
+def _maker(product_id: str, records: list[Seen]) -> str:
+    return records[0].org if records else ""
+
+
+def _facts(
+    ai: tuple[tuple[str, str], ...],
+    records: list[Seen],
+    state: Standing | None,
+    *,
+    parties: story.Names,
+    product_id: str,
+    lang: str,
+) -> list[tuple[str, str]]:
+    values = dict(ai)
+    facts: list[tuple[str, str]] = []
+    maker = story.name_in(parties, _maker(product_id, records), lang)
+    if maker and ai and ai[0][0] != "00":
+        facts.append(("fact.maker", maker))
+    lot = values.get("10") or next((text for r in records if (text := ilmd(r.event, "lotNumber"))), "")
+    lot_id = _lot(state)
+    if not lot and lot_id:
+        lot = dict(parse(lot_id).ai).get("10", "")
+    made = next((r for r in records if r.step in ("commissioning", "creating_class_instance")), None)
+    expires = next((text for r in records if (text := ilmd(r.event, "itemExpirationDate"))), "")
+    for key, text in (("fact.serial", values.get("21", "")), ("fact.lot", lot)):
+        if text:
+            facts.append((key, text))
+    if made is not None and ai and ai[0][0] != "00":
+        facts.append(("fact.made", show_day_text(str(made.event.get("eventTime", "")), lang)))
+    if expires:
+        facts.append(("fact.expires", show_day_text(expires, lang)))
+    for key, name in (("fact.gtin", "01"), ("fact.sscc", "00")):
+        if name in values:
+            facts.append((key, values[name]))
+    if not facts:
+        facts.append(("fact.code", "".join(f"({name}) {value} " for name, value in ai).strip()))
+    return facts
+
+
+def _gaps(tx: sa.Connection, devices: set[str]) -> list[Gap]:
+    query = (
+        sa.select(keys.c.iss, chains.c.highest, chains.c.count)
+        .join(chains, chains.c.key_no == keys.c.key_no)
+        .where(keys.c.iss.in_(sorted(devices)))
+    )
+    missing = [(row.iss.rpartition("/")[2], int(row.highest) + 1 - int(row[2])) for row in tx.execute(query)]
+    return [Gap(device, count) for device, count in missing if count > 0]
+
+
+def _state(state: Standing | None, reader: Reader) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    own = state.own
+    values: dict[str, Any] = {
+        "place": state.place,
+        "custodian": state.custodian,
+        "containers": list(state.containers),
+        "product": own.product,
+        "lot": own.lot,
+        "biz_step": own.biz_step,
+        "disposition": own.disposition,
+        "is_sold": state.is_sold,
+        "is_recalled": state.is_recalled,
+        "is_decommissioned": state.is_decommissioned,
+        "first_ms": own.first_ms,
+        "last_ms": state.last_ms,
+        "events": own.events,
+        "sensors": {name: dict(values) for name, values in own.sensors.items()},
+    }
+    if reader != "consumer":
+        values["owner"] = state.owner
+    return values
+
+
+def _entry(
+    record: Seen, lang: str, *, parties: story.Names, places: story.Names, wrong: set[tuple[str, str]]
+) -> dict[str, Any]:
+    step = f"step.{record.step}"
+    return {
+        "leaf": record.leaf,
+        "event_number": record.number,
+        "time": str(record.event.get("eventTime", "")),
+        "received_ms": record.received_ms,
+        "what": say(step, lang) if has_words(step) else record.step,
+        "disposition": record.disposition,
+        "who": story.name_in(parties, record.org, lang) or record.org,
+        "org": record.org,
+        "where": story.name_in(places, place_id(record.event), lang) or place_id(record.event),
+        "device": record.device,
+        "signed_by": record.signed_by,
+        "via": record.via,
+        "container": record.container or None,
+        "is_final": not record.is_pending,
+        "is_suspect": record.is_suspect,
+        "is_withdrawn": record.declaration is None and record.name in wrong,
+        "is_error_declaration": record.declaration is not None,
+        "event": {name: value for name, value in record.event.items() if name != "@context"},
+        "not_shown": [*record.hidden, *(["erased"] * record.erased)],
+    }

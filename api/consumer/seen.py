@@ -1,0 +1,174 @@
+"""The records of a thing as a kind of reader sees them, out of the ledger's history."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from core.epcis.vocabulary import local_name
+from core.message import ERROR_CLEAR
+from core.prefixmap import map_key
+from ledger.chain_tx_tables import anchors, deployments
+from ledger.chains import suspects_at
+from ledger.database import Tx, is_sqlite
+from ledger.disclosure import Reader, may_see
+from ledger.followers import LoggedEvent, read_messages
+from ledger.history import journey
+from ledger.tables import entries, item_steps, messages
+
+_CLEAR: Final = frozenset(
+    {"type", "action", "eventTime", "eventTimeZoneOffset", "bizStep", "disposition", "errorDeclaration"}
+)
+
+# A lot in these roles is what the event is about: quantityList, childQuantityList, outputQuantityList.
+_LOT_ROLES: Final = (9, 10, 11)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One record of the journey.
+
+    Attributes:
+        event: the EPCIS event, only members that the reader may see.
+        whole: the event with everything that is kept, for decisions here, never for output.
+        hidden: names of members that were recorded and are not shown.
+        erased: how many members were erased and are known by their digest alone.
+        via: "" for the thing itself, ``inside`` with ``container``, or ``lot``.
+    """
+
+    leaf: int
+    number: int
+    org: str
+    device_id: str
+    signed_by: str
+    device_ms: int
+    received_ms: int
+    event: Mapping[str, Any]
+    whole: Mapping[str, Any]
+    hidden: tuple[str, ...]
+    erased: int
+    via: str
+    container: str
+    is_pending: bool
+    is_suspect: bool
+
+    @property
+    def device(self) -> str:
+        """The device's short name: the value of its GIAI."""
+        return self.device_id.rpartition("/")[2]
+
+    @property
+    def step(self) -> str:
+        """The business step's local name, "" where there is none."""
+        return local_name(str(self.whole.get("bizStep", "")), "bizStep")
+
+    @property
+    def disposition(self) -> str:
+        """The disposition's local name, "" where there is none."""
+        return local_name(str(self.whole.get("disposition", "")), "disposition")
+
+    @property
+    def declaration(self) -> Mapping[str, Any] | None:
+        """The error declaration, where this record takes an earlier one back."""
+        value = self.whole.get("errorDeclaration")
+        return value if isinstance(value, Mapping) else None
+
+    @property
+    def event_id(self) -> str:
+        """The event's own id, "" where it has none or it was erased."""
+        return str(self.whole.get("eventID", ""))
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Who speaks and the event's id: only the same organisation can take an event back."""
+        return self.org, self.event_id
+
+
+def records_of(tx: Tx, item_id: str, reader: Reader, *, lot: str | None = None) -> list[Seen]:
+    """The records of a thing, of what it was in, and of its lot as a whole, by device time, then leaf."""
+    final_size = final_anchored_size(tx)
+    found = [_seen(one.event, reader, final_size, via=_via(one.via), container=one.via) for one in journey(tx, item_id)]
+    if lot is not None and lot != item_id:
+        seen = {(record.leaf, record.number) for record in found}
+        found += [
+            _seen(event, reader, final_size, via="lot", container=lot)
+            for event in lot_events(tx, lot)
+            if (event.leaf, event.number) not in seen
+        ]
+        found.sort(key=lambda record: (record.device_ms, record.leaf, record.number))
+    return found
+
+
+def lot_events(tx: Tx, lot: str) -> list[LoggedEvent]:
+    """The events about a lot as a whole: it is named in a quantity list, not only as the lot of single items.
+
+    The item lists are searched in the database, because every single item of the lot steps the lot's key too.
+    """
+    key = map_key("item", lot)
+    named = sa.or_(*(_holds(tx, messages.c["items"], bytes([role]) + key) for role in _LOT_ROLES))
+    query = (
+        sa.select(item_steps.c.leaf)
+        .join(entries, entries.c.leaf == item_steps.c.leaf)
+        .join(messages, messages.c.arrival == entries.c.arrival)
+        .where(item_steps.c.key64 == int.from_bytes(key[:8], signed=True), named)
+        .distinct()
+    )
+    leaves = list(tx.execute(query).scalars())
+    judged = suspects_at(tx, leaves)
+    return [
+        replace(event, suspect=judged.get(message.leaf))
+        for message in read_messages(tx, leaves).values()
+        for event in message.events
+        if set(event.roles_of(lot)) & set(_LOT_ROLES)
+    ]
+
+
+def withdrawn(records: Iterable[Seen]) -> set[tuple[str, str]]:
+    """Organisation and id of events that a record of the same organisation declared wrong."""
+    return {record.name for record in records if record.declaration is not None and record.event_id}
+
+
+def final_anchored_size(tx: Tx) -> int:
+    """The largest size that is final on the present chain, 0 before the first."""
+    query = (
+        sa.select(sa.func.max(anchors.c.size))
+        .join(deployments, sa.and_(deployments.c.id == anchors.c.deployment, deployments.c.is_current))
+        .where(anchors.c.state == "final")
+    )
+    return int(tx.execute(query).scalar() or 0)
+
+
+def _seen(event: LoggedEvent, reader: Reader, final_size: int, *, via: str, container: str | None) -> Seen:
+    whole = event.event
+    members = [name for name in whole if name not in _CLEAR]
+    declaration = whole.get("errorDeclaration")
+    rest = isinstance(declaration, Mapping) and not set(declaration) <= set(ERROR_CLEAR)
+    shown = {name: value for name, value in whole.items() if name in _CLEAR or may_see(reader, name)}
+    return Seen(
+        leaf=event.leaf,
+        number=event.number,
+        org=event.org,
+        device_id=event.iss,
+        signed_by="gateway" if event.use == "gateway" else "device",
+        device_ms=event.device_ms,
+        received_ms=event.received_ms,
+        event=shown,
+        whole=whole,
+        hidden=tuple(name for name in members if name not in shown),
+        erased=max(0, len(event.clear.get("_sd", ())) - len(members) - rest),
+        via=via,
+        container=container or "",
+        is_pending=event.leaf >= final_size,
+        is_suspect=event.suspect is not None,
+    )
+
+
+def _via(container: str | None) -> str:
+    return "" if container is None else "inside"
+
+
+def _holds(tx: Tx, column: Any, part: bytes) -> Any:
+    if is_sqlite(tx):
+        return sa.func.instr(column, part) > 0
+    return sa.func.position(sa.literal(part).op("IN")(column)) > 0
