@@ -196,17 +196,25 @@ item_steps: Final = Table(
     sqlite_with_rowid=False,
 )
 
-# Per key: how far its sequence is whole, how far it reaches, how many ids were seen (gaps and equivocations).
+# Per key: its highest seq, how many different seqs were seen (fewer than highest + 1: a gap), how often one came twice.
 chains: Final = Table(
     "chains",
     metadata,
     Column("key_no", Integer, primary_key=True, autoincrement=False),
-    Column("whole_to", _BIG, nullable=False),
     Column("highest", _BIG, nullable=False),
-    Column("count", _BIG, nullable=False),
+    Column("distinct", _BIG, nullable=False),
     Column("equivocations", Integer, nullable=False),
-    Column("first_split", _BIG),
     Column("last_leaf", _BIG, nullable=False),
+)
+
+# Messages that are no evidence, and why: equivocation, descendant, after_end or after_last.
+suspects: Final = Table(
+    "suspects",
+    metadata,
+    Column("leaf", _BIG, primary_key=True, autoincrement=False),
+    Column("message_id", LargeBinary, nullable=False, unique=True),
+    Column("key_no", Integer, nullable=False, index=True),
+    Column("reason", Text, nullable=False),
 )
 
 # The state of each thing; `item_facts` keep per event what a late event needs to re-evaluate it.
@@ -214,15 +222,14 @@ item_states: Final = Table(
     "item_states",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("kind", Text, nullable=False),
-    Column("place", Text, index=True),
-    Column("custodian", Text, index=True),
-    Column("container", Text, index=True),
     Column("product", Text, index=True),
     Column("lot", Text, index=True),
+    Column("place", Text, index=True),
+    Column("custodian", Text, index=True),
     Column("owner", Text, index=True),
-    Column("disposition", Text),
+    Column("container", Text, index=True),
     Column("biz_step", Text),
+    Column("disposition", Text),
     Column("is_sold", sa.Boolean, nullable=False),
     Column("is_recalled", sa.Boolean, nullable=False),
     Column("is_decommissioned", sa.Boolean, nullable=False),
@@ -241,7 +248,7 @@ item_facts: Final = Table(
     Column("event", Integer, primary_key=True, autoincrement=False),
     Column("device_ms", _BIG, nullable=False),
     Column("fact", Text, nullable=False),
-    Index("item_facts_time", "id", "device_ms", "leaf", "event"),
+    Index("item_facts_leaf", "leaf"),
     sqlite_with_rowid=False,
 )
 

@@ -114,7 +114,7 @@ def sgtin(serial: object) -> str:
 
 
 def sgtin_id(serial: object) -> str:
-    return f"https://id.gs1.org/01/09521000123454/21/{serial}"
+    return f"https://id.gs1.org/01/09521000123458/21/{serial}"
 
 
 def sscc(serial: int) -> str:
