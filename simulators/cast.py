@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from core.identifiers import giai_id, org_id
@@ -152,21 +153,27 @@ class Cast:
     devices: tuple[DeviceSpec, ...]
     ownership: tuple[Ownership, ...] = field(default=())
 
+    @cached_property
+    def _named(self) -> dict[str, dict[str, Any]]:
+        # A fleet has thousands of devices: look up by handle, do not search.
+        kinds = ("organisations", "places", "products", "devices")
+        return {kind: {each.name: each for each in getattr(self, kind)} for kind in kinds}
+
     def organisation(self, name: str) -> Organisation:
         """The organisation with this handle."""
-        return next(organisation for organisation in self.organisations if organisation.name == name)
+        return self._named["organisations"][name]  # type: ignore[no-any-return]
 
     def place(self, name: str) -> Place:
         """The place with this handle."""
-        return next(place for place in self.places if place.name == name)
+        return self._named["places"][name]  # type: ignore[no-any-return]
 
     def product(self, name: str) -> Product:
         """The product with this handle."""
-        return next(product for product in self.products if product.name == name)
+        return self._named["products"][name]  # type: ignore[no-any-return]
 
     def device(self, name: str) -> DeviceSpec:
         """The device with this handle."""
-        return next(device for device in self.devices if device.name == name)
+        return self._named["devices"][name]  # type: ignore[no-any-return]
 
     def device_key(self, name: str) -> Key:
         """The device's GIAI."""

@@ -18,13 +18,14 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from core.errors import Rejected, Unavailable
-from simulators.devices import Device
+from simulators.devices import Device, flush_all
 
 KEEPALIVE_S = 60
 CONNECT_TIMEOUT_S = 5.0
 RETRY_S, RETRY_S_MAX = 0.25, 15.0
-CONNECTS_PER_TURN = 20
+CONNECTS_PER_TURN = 50
 TURN_S = 0.05
+MISC_S = 1.0  # how often keep-alive is looked after
 # Ours: above what a device keeps in flight, so that the window of the device decides.
 QUEUED_MAX = 256
 
@@ -75,6 +76,7 @@ class Connection:
         self._client: mqtt.Client | None = None
         self._socket: socket.socket | None = None
         self._retry_s, self._retry_at = RETRY_S, 0.0
+        self._misc_at = 0.0
         self._wire: Wire = wrap(device, self._publish) if wrap else self._publish
 
     def turn(self, now: float, *, may_connect: bool) -> bool:
@@ -84,7 +86,11 @@ class Connection:
                 return False
             self._connect(now)
             return True
-        self._client.loop_misc()
+        if now >= self._misc_at:
+            self._misc_at = now + MISC_S
+            self._client.loop_misc()
+            if self._client is None:
+                return False
         if self.is_ready and self.device.is_due(now):
             self.device.pump(self._wire, now)
         return False
@@ -273,6 +279,7 @@ class Fleet:
                 connection.ready_to_read()
             if mask & selectors.EVENT_WRITE:
                 connection.ready_to_write()
+        flush_all(connection.device for connection in self._connections if connection.device.has_settled)
         now, tries = self._clock(), 0
         # Start with another device each round, or a broker that is slow to answer starves the last ones.
         count = len(self._connections)

@@ -5,7 +5,7 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,11 @@ class Device:
         """How many messages still wait for a receipt."""
         return self._waiting
 
+    @property
+    def has_settled(self) -> bool:
+        """Whether receipts were taken that are not yet written."""
+        return bool(self._settled)
+
     def configure(self, folder: Path, config: DeviceConfig) -> None:
         """Take other receipt keys or credentials, and keep them in the folder."""
         _write_private(folder / CONFIG_FILE, json.dumps(asdict(config), indent=1, ensure_ascii=False).encode())
@@ -306,16 +311,19 @@ class Device:
 
     def flush(self) -> None:
         """Write the receipts taken since the last time, in one commit."""
-        if self._settled:
-            self.outbox.settle(self.config.name, list(self._settled.values()))
-            with self._lock:
-                self._waiting -= len(self._settled)
-            self._settled.clear()
+        flush_all([self])
 
     def close(self) -> None:
         """Write what is left and close the outbox."""
         self.flush()
         self.outbox.close()
+
+    def take_settled(self) -> list[Settled]:
+        """The receipts taken and not yet written; whoever calls writes them."""
+        settled, self._settled = list(self._settled.values()), {}
+        with self._lock:
+            self._waiting -= len(settled)
+        return settled
 
     def _has_news(self) -> bool:
         if self._offered >= self._next_seq - 1:
@@ -328,6 +336,16 @@ class Device:
         # Back-off, each message by its own share, so that a fleet does not come back in one wave.
         wait = min(self._resend_s * 2**attempts, RESEND_S_MAX) * (1 + (seq * 37 % 25) / 100)
         self._flights[seq] = _Flight(now + wait, attempts + 1)
+
+
+def flush_all(devices: Iterable[Device]) -> None:
+    """Write the receipts that devices have taken: one commit for each outbox they share."""
+    taken: dict[Outbox, list[tuple[str, Settled]]] = {}
+    for device in devices:
+        for settled in device.take_settled():
+            taken.setdefault(device.outbox, []).append((device.config.name, settled))
+    for outbox, rows in taken.items():
+        outbox.settle_all(rows)
 
 
 def _write_private(path: Path, data: bytes) -> None:

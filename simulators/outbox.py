@@ -92,7 +92,11 @@ class Outbox:
 
     def settle(self, device: str, settled: Sequence[Settled]) -> None:
         """Let go what receipts came for, in one commit. The bytes go, the place in the chain and the receipt stay."""
-        rows = [(each.state, each.code, each.receipt, device, each.seq) for each in settled]
+        self.settle_all([(device, each) for each in settled])
+
+    def settle_all(self, settled: Sequence[tuple[str, Settled]]) -> None:
+        """As ``settle`` for many devices, in one commit."""
+        rows = [(each.state, each.code, each.receipt, device, each.seq) for device, each in settled]
         with self._lock:
             self._commit(
                 "UPDATE message SET state = ?, code = ?, receipt = ?, bytes = NULL"

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from simulators.cast import Cast
-from simulators.keys import URN, Key
+from simulators.keys import URN, Key, sscc
 from simulators.randomness import Drbg
 
 CONTEXT = "https://ref.gs1.org/standards/epcis/2.0.0/epcis-context.jsonld"
@@ -78,10 +78,15 @@ class Scribe:
         self._spelling = ledger.cast.organisation(spec.org).spelling
         self._place = ledger.cast.place(spec.place).key if spec.place else None
         self._giai = ledger.cast.device_key(device)
+        self._prefix = ledger.cast.organisation(spec.org).prefix
 
     def spell(self, key: Key) -> str:
         """The key as the device's organisation writes it."""
         return self._spelling.of(key)
+
+    def unit(self, extension: int, number: int) -> Key:
+        """A logistic unit of the device's own organisation."""
+        return sscc(self._prefix, extension, number)
 
     def object(
         self,
