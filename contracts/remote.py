@@ -121,10 +121,10 @@ class RemoteChain(Chain):
     def receipt(self, tx_hash: str) -> ChainReceipt | None:
         """The receipt, when the node has one."""
         answer = self._read("eth_getTransactionReceipt", [tx_hash])
-        if answer is None or answer.get("blockHash") is None:
+        if answer is None:
             return None
         try:
-            return _receipt(answer)
+            return None if answer["blockHash"] is None else _receipt(answer)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _nonsense(error) from error
 

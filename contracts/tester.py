@@ -16,7 +16,7 @@ from eth.abc import BlockHeaderAPI, StateAPI
 from eth.chains.base import MiningChain
 from eth.constants import POST_MERGE_DIFFICULTY, POST_MERGE_MIX_HASH, POST_MERGE_NONCE
 from eth.db.atomic import AtomicDB
-from eth.exceptions import CanonicalHeadNotFound, HeaderNotFound, TransactionNotFound, VMError
+from eth.exceptions import CanonicalHeadNotFound, HeaderNotFound, PyEVMError, TransactionNotFound
 from eth.vm.forks.prague import PragueVM
 from eth.vm.spoof import SpoofTransaction
 from eth_tester.backends.pyevm import PyEVMBackend
@@ -98,7 +98,7 @@ class PersistentBackend(PyEVMBackend):  # type: ignore[misc] # eth-tester carrie
         self.chain = PersistentChain.from_genesis(AtomicDB(self._nodes), params, state)
 
 
-def open_tester(path: Path, salt: bytes | None = None, *, time_s: int | None = None) -> "TesterChain":
+def open_tester(path: Path, salt: bytes | None = None, *, time_s: int | None = None) -> "BuiltInChain":
     """The built-in chain in one SQLite file.
 
     Args:
@@ -108,10 +108,10 @@ def open_tester(path: Path, salt: bytes | None = None, *, time_s: int | None = N
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     salt = os.urandom(32) if salt is None else salt
-    return TesterChain(path, salt=salt, time_s=int(time.time()) if time_s is None else time_s)
+    return BuiltInChain(path, salt=salt, time_s=int(time.time()) if time_s is None else time_s)
 
 
-class TesterChain(Chain):
+class BuiltInChain(Chain):
     """The built-in chain; use :func:`open_tester`. Each chain_tx is mined at once and final at once."""
 
     is_tester = True
@@ -180,7 +180,7 @@ class TesterChain(Chain):
                 return "0x" + bytes(tx_hash).hex()
             except ValidationError as error:
                 raise _refused(str(error)) from error
-            except (DecodingError, DeserializationError, VMError, ValueError, TypeError, IndexError) as error:
+            except (DecodingError, DeserializationError, PyEVMError, ValueError, TypeError, IndexError) as error:
                 raise Rejected(f"The chain cannot read this chain_tx: {error}", code="bad_chain_tx") from error
             finally:
                 with self._nodes.reading():
