@@ -24,7 +24,7 @@ KEY_FILE, CONFIG_FILE, OUTBOX_FILE = "key.pem", "device.json", "outbox.db"
 # hundreds of messages a second even then.
 IN_FLIGHT_MAX = 32
 WAITING_MAX = 100_000
-RESEND_S, RESEND_S_MAX = 10.0, 300.0
+RESEND_S, RESEND_S_MAX = 20.0, 300.0
 # A message that gets no answer so often (it is quarantined) no longer holds up those behind it.
 PATIENCE = 3
 COMMAND_BYTES_MAX = 4_096
@@ -80,6 +80,7 @@ class DeviceConfig:
 class _Flight:
     due: float
     attempts: int
+    sent_at: float
 
 
 class Device:
@@ -114,7 +115,7 @@ class Device:
         self._next_seq, self._prev = outbox.head(config.name)
         self._waiting = outbox.counts(config.name)["waiting"]
         self._flights: OrderedDict[int, _Flight] = OrderedDict()
-        self._next_due = 0.0
+        self._next_due = self._now = self._latency_s = 0.0
         self._offered = -1
         self._settled: dict[int, Settled] = {}
 
@@ -216,6 +217,7 @@ class Device:
 
     def is_due(self, now: float) -> bool:
         """Whether ``pump`` has something to do."""
+        self._now = now
         return bool(self._settled) or self._has_news() or (bool(self._flights) and self._next_due <= now)
 
     def pump(self, publish: Publish, now: float) -> int:
@@ -228,6 +230,7 @@ class Device:
         Returns:
             How many messages were handed to ``publish``.
         """
+        self._now = now
         self.flush()
         sent = self._send_late(publish, now)
         sent += self._send_new(publish, now)
@@ -286,7 +289,7 @@ class Device:
                 break
             state = ACCEPTED if receipt.refused is None else REFUSED
             self._settled[entry.seq] = Settled(entry.seq, state, receipt.refused or "", raw)
-            self._flights.pop(entry.seq, None)
+            self._landed(self._flights.pop(entry.seq, None))
             return True
         self.ignored += 1
         return False
@@ -333,9 +336,16 @@ class Device:
     def _in_flight(self, seq: int, now: float) -> None:
         before = self._flights.pop(seq, None)
         attempts = before.attempts if before else 0
+        # A slow service is not helped by sending twice: wait several times as long as receipts take at present.
+        base = max(self._resend_s, 4 * self._latency_s)
         # Back-off, each message by its own share, so that a fleet does not come back in one wave.
-        wait = min(self._resend_s * 2**attempts, RESEND_S_MAX) * (1 + (seq * 37 % 25) / 100)
-        self._flights[seq] = _Flight(now + wait, attempts + 1)
+        wait = min(base * 2**attempts, max(base, RESEND_S_MAX)) * (1 + (seq * 37 % 25) / 100)
+        self._flights[seq] = _Flight(now + wait, attempts + 1, now)
+
+    def _landed(self, flight: _Flight | None) -> None:
+        # Only messages sent once tell how long a receipt takes (Karn's rule).
+        if flight is not None and flight.attempts == 1:
+            self._latency_s += (max(0.0, self._now - flight.sent_at) - self._latency_s) / 8
 
 
 def flush_all(devices: Iterable[Device]) -> None:

@@ -15,7 +15,7 @@ from simulators.outbox import Entry, Outbox
 from simulators.randomness import Drbg
 
 # Our own figures: enough per commit to make it cheap, little enough that receipts are not left waiting.
-MESSAGES_PER_ROUND = 500
+MESSAGES_PER_ROUND = 200
 WAITING_MAX = 20_000
 PROGRESS_S = 1.0
 

@@ -370,3 +370,19 @@ def test_many_threads_may_record_at_once() -> None:
     entries = device.outbox.entries("scanner")
     assert [entry.seq for entry in entries] == list(range(100))
     assert all(late.prev == early.id for early, late in itertools.pairwise(entries))
+
+
+def test_a_slow_service_is_not_sent_everything_twice() -> None:
+    device = memory_device(resend_s=10.0, in_flight_max=2)
+    network = Network()
+    entries = [device.record([an_event(f"A{n}")], NOW) for n in range(22)]
+
+    # Each receipt takes 8 seconds; then, at 25 seconds without one, the device still waits.
+    for number, entry in enumerate(entries[:20]):
+        device.pump(network, number * 4.0)
+        device.is_due(number * 4.0 + 8.0)
+        device.take_receipt(receipt(entry))
+    device.pump(network, 100.0)
+    device.pump(network, 125.0)
+
+    assert len(network.sent) == len(set(network.sent)) == 22
