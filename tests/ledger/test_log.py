@@ -1,4 +1,4 @@
-"""The sequencer: one growing tree, state leaves, signed checkpoints, proofs from tiles; crashes and a second sequencer."""
+"""The sequencer: one growing tree, state leaves, checkpoints, proofs from tiles; crashes and a second sequencer."""
 
 import random
 from typing import Any
@@ -350,9 +350,8 @@ def test_entry_bundles_hold_each_entry_with_its_length(database: Database) -> No
     assert found == [entry.data for entry in entries]
 
 
-def tamper(database: Database, table: str, column: str, where: Any, *, at: int = 0) -> None:
-    """Flip one bit of a stored value as a superuser could: without the triggers."""
-    definition = tables.metadata.tables[table]
+def without_triggers(database: Database, table: str) -> None:
+    """What a superuser can do: take the triggers away."""
     with database.transaction() as tx:
         if database.kind == "sqlite":
             names = sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = :table")
@@ -360,6 +359,13 @@ def tamper(database: Database, table: str, column: str, where: Any, *, at: int =
                 tx.exec_driver_sql(f"DROP TRIGGER {name}")
         else:
             tx.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+
+
+def tamper(database: Database, table: str, column: str, where: Any, *, at: int = 0) -> None:
+    """Flip one bit of a stored value as a superuser could."""
+    without_triggers(database, table)
+    definition = tables.metadata.tables[table]
+    with database.transaction() as tx:
         value = tx.execute(sa.select(definition.c[column]).where(where)).scalar_one()
         data = bytearray(value.encode() if isinstance(value, str) else value)
         data[at % len(data)] ^= 1
