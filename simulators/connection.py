@@ -281,7 +281,7 @@ class Fleet:
                 connection.ready_to_read()
             if mask & selectors.EVENT_WRITE:
                 connection.ready_to_write()
-        flush_all(connection.device for connection in self._connections if connection.device.has_settled)
+        flush_all(connection.device for connection in self._connections)
         now, tries = self._clock(), 0
         # Start with another device each round, or a broker that is slow to answer starves the last ones.
         count = len(self._connections)

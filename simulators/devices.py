@@ -321,12 +321,16 @@ class Device:
         self.flush()
         self.outbox.close()
 
-    def take_settled(self) -> list[Settled]:
-        """The receipts taken and not yet written; whoever calls writes them."""
-        settled, self._settled = list(self._settled.values()), {}
+    @property
+    def settled(self) -> list[Settled]:
+        """The receipts taken and not yet written."""
+        return list(self._settled.values())
+
+    def written(self) -> None:
+        """Note that all receipts taken are on disk."""
         with self._lock:
-            self._waiting -= len(settled)
-        return settled
+            self._waiting -= len(self._settled)
+        self._settled.clear()
 
     def _has_news(self) -> bool:
         if self._offered >= self._next_seq - 1:
@@ -350,12 +354,14 @@ class Device:
 
 def flush_all(devices: Iterable[Device]) -> None:
     """Write the receipts that devices have taken: one commit for each outbox they share."""
-    taken: dict[Outbox, list[tuple[str, Settled]]] = {}
+    taken: dict[Outbox, list[Device]] = {}
     for device in devices:
-        for settled in device.take_settled():
-            taken.setdefault(device.outbox, []).append((device.config.name, settled))
-    for outbox, rows in taken.items():
-        outbox.settle_all(rows)
+        if device.has_settled:
+            taken.setdefault(device.outbox, []).append(device)
+    for outbox, theirs in taken.items():
+        outbox.settle_all([(device.config.name, settled) for device in theirs for settled in device.settled])
+        for device in theirs:
+            device.written()
 
 
 def _write_private(path: Path, data: bytes) -> None:

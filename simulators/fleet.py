@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.crypto import Jwk
-from core.errors import Unavailable
 from simulators.connection import Fleet, Wrap
 from simulators.devices import RESEND_S, Device, DeviceConfig
 from simulators.fleet_scenario import FleetPlan
@@ -176,52 +175,63 @@ def run_fleet(
     folder.mkdir(parents=True, exist_ok=True)
     outbox = Outbox(folder / "fleet.db")
     found = players(plan, outbox, aud=aud, receipt_keys=receipt_keys, passwords=passwords, resend_s=resend_s)
-    before = sum(device.pending for device in found.values())
-    generator = Generator(plan, found, outbox, start=start)
     fleet = Fleet(found.values(), url, wrap=wrap, ca_file=ca_file, clock=clock)
-    begun = clock()
-    is_held = False
-    waiting = before
-    told = begun
-
-    def tell() -> Progress:
-        return Progress(
-            elapsed_s=clock() - begun,
-            at=generator.at,
-            devices=len(found),
-            connected=sum(connection.is_ready for connection in fleet.connections),
-            messages=generator.messages,
-            events=generator.events,
-            receipts=generator.messages + before - waiting,
-            waiting=waiting,
-            is_held=is_held,
-        )
-
+    run = _Run(Generator(plan, found, outbox, start=start), fleet, start=start, clock=clock)
+    told = clock()
     try:
-        while clock() - begun < duration_s and (messages_max is None or generator.messages < messages_max):
-            # Simulated time stands still while too many messages wait: a fleet never outruns its outbox.
-            is_held = waiting >= WAITING_MAX
-            room = (
-                MESSAGES_PER_ROUND
-                if messages_max is None
-                else min(MESSAGES_PER_ROUND, messages_max - generator.messages)
-            )
-            due = start + int((clock() - begun) * speed)
-            made = 0 if is_held else generator.advance(due, messages_max=room)
-            fleet.turn(0.0 if made else 0.01)
-            waiting = fleet.pending
+        while run.elapsed_s < duration_s and (messages_max is None or run.generator.messages < messages_max):
+            run.round(speed, messages_max)
             if progress is not None and clock() - told >= PROGRESS_S:
                 told = clock()
-                progress(tell())
+                progress(run.progress())
         fleet.drain(drain_s)
-    except Unavailable:
-        waiting = fleet.pending
-        raise
+        return run.progress()
     finally:
         fleet.stop()
         outbox.close()
-    waiting = fleet.pending
-    return tell()
+
+
+class _Run:
+    """One run: says what is due, serves the network, and counts."""
+
+    def __init__(self, generator: Generator, fleet: Fleet, *, start: int, clock: Callable[[], float]) -> None:
+        self.generator = generator
+        self._fleet = fleet
+        self._start = start
+        self._clock = clock
+        self._begun = clock()
+        self._before = fleet.pending
+        self._is_held = False
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._begun
+
+    def round(self, speed: float, messages_max: int | None) -> None:
+        """Make what is due by now, unless too much waits: a fleet never outruns its receipts."""
+        self._is_held = self._fleet.pending >= WAITING_MAX
+        room = MESSAGES_PER_ROUND
+        if messages_max is not None:
+            room = min(room, messages_max - self.generator.messages)
+        due = self._start + int(self.elapsed_s * speed)
+        made = 0 if self._is_held else self.generator.advance(due, messages_max=room)
+        self._fleet.turn(0.0 if made else 0.01)
+
+    def progress(self) -> Progress:
+        """How far the run is."""
+        waiting = self._fleet.pending
+        return Progress(
+            elapsed_s=self.elapsed_s,
+            at=self.generator.at,
+            devices=len(self._fleet.devices),
+            connected=sum(connection.is_ready for connection in self._fleet.connections),
+            messages=self.generator.messages,
+            events=self.generator.events,
+            receipts=self.generator.messages + self._before - waiting,
+            waiting=waiting,
+            is_held=self._is_held,
+        )
 
 
 def _salts(drbg: Drbg) -> Callable[[], bytes]:
