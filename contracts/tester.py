@@ -175,6 +175,9 @@ class BuiltInChain(Chain):
             try:
                 with self._nodes.writing():
                     self._evm.header = self._evm.ensure_header()
+                    # py-evm runs what was signed for another chain; no other node does.
+                    if self._evm.get_transaction_builder().decode(raw).chain_id != self.chain_id:
+                        raise Rejected("This chain_tx was signed for another chain.", code="bad_chain_tx")
                     tx_hash = self.backend.send_raw_transaction(raw)
                     self.backend.mine_blocks(1)
                 return "0x" + bytes(tx_hash).hex()

@@ -13,6 +13,8 @@ from eth_utils.crypto import keccak
 from contracts.signer import Signer
 from core.errors import Broken, Rejected
 
+pytestmark = pytest.mark.unit
+
 HALF = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 TX = {
     "chainId": 31337,

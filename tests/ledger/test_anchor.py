@@ -181,6 +181,7 @@ def test_two_anchorers_and_two_senders_alive_make_one_chain_of_anchors(database:
     assert parts.contract.log_at(0).size == len(parts.leaves())
 
 
+@pytest.mark.unit
 def test_anchors_wait_for_the_interval_or_for_enough_leaves() -> None:
     settings = AnchorSettings(interval_ms=10_000, leaves=100, unfinal_max=2)
 
@@ -335,6 +336,7 @@ def test_the_anchor_that_covers_a_leaf_is_the_first_final_one_above_it(
         assert final_anchor_over(tx, second.size) is None
 
 
+@pytest.mark.unit
 def test_extensions_give_the_roots_and_proofs_of_the_whole_tree() -> None:
     leaves = [leaf_hash(bytes([number])) for number in range(64)]
     for m in range(65):
