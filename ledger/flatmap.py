@@ -2,14 +2,14 @@
 
 Keys stand in buckets by their leading bits; each bucket is one bytes object of sorted 104-byte rows ``key | count |
 head | leaf node``. Over the buckets stands one implicit heap of inner hashes in a bytearray, updated level by level for
-the touched buckets alone. When buckets come to hold more than four keys on average, their number doubles, which adds
+the touched buckets alone. When buckets come to hold more than two keys on average, their number doubles, which adds
 one level at the bottom of the heap and leaves the others as they are.
 
 Crafted identifiers can share long prefixes and crowd one bucket. A bucket of more than ``CROWD`` keys becomes a map of
 its own over the bits below, so that its cost stays logarithmic.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 
 from core.errors import Broken
@@ -17,9 +17,16 @@ from core.prefixmap import EMPTY, HEAD_START, MapProof, bit, inner_node, leaf_no
 
 ROW = 104
 CROWD = 64
+# One pair of children as it is hashed: 0x03, left, right. Node n stands in pair n >> 1.
+PAIR = 65
+# Buckets hold one to two keys on average: below that memory grows, above it each change hashes more.
+MEAN_MAX = 2
 _OUT = 72
 _BEFORE = 40
 _NEW = bytes(8) + HEAD_START
+
+
+NewTail = Callable[[bytes, bytes], bytes | None]
 
 
 class ItemMap:
@@ -35,7 +42,7 @@ class ItemMap:
         self._offset = offset
         self._depth = 0
         self._buckets: list[bytes | ItemMap] = [b""]
-        self._heap = bytearray(64)
+        self._heap = _pairs(1)
         # Per heap node: 0 holds no key, 1 one key (the node is that leaf), 2 more.
         self._kinds = bytearray(2)
         self._count = 0
@@ -45,7 +52,7 @@ class ItemMap:
 
     def root(self) -> bytes:
         """The root over all keys; of none, 32 zero bytes."""
-        return bytes(self._heap[32:64])
+        return self._node(1)
 
     def get(self, key: bytes) -> tuple[int, bytes] | None:
         """The count and head of a key, or None when it has no step."""
@@ -77,25 +84,29 @@ class ItemMap:
                     group.append(suffix)
         out: list[bytes] = []
         before: list[bytes] = []
-        for key in sorted(groups):
-            old = self._tail(key)
+
+        def stepped(key: bytes, old: bytes) -> bytes:
             before.append(old)
             head = old[8:]
             suffixes = groups[key]
             for suffix in suffixes:
                 head = sha256(b"\x05" + head + suffix).digest()
-            out.append(key + (int.from_bytes(old[:8]) + len(suffixes)).to_bytes(8) + head)
-        self._put(out)
+            tail = (int.from_bytes(old[:8]) + len(suffixes)).to_bytes(8) + head
+            out.append(key + tail)
+            return tail
+
+        self._change(sorted(groups), stepped)
         return b"".join(out), b"".join(before)
 
     def merge(self, rows: bytes) -> None:
         """Set keys to what newer 72-byte rows say; a row whose count is not larger changes nothing."""
-        newer = []
-        for start in range(0, len(rows), _OUT):
-            row = rows[start : start + _OUT]
-            if row[32:40] > self._tail(row[:32])[:8]:
-                newer.append(row)
-        self._put(sorted(newer))
+        tails = {rows[start : start + 32]: rows[start + 32 : start + _OUT] for start in range(0, len(rows), _OUT)}
+
+        def newer(key: bytes, old: bytes) -> bytes | None:
+            tail = tails[key]
+            return tail if tail[:8] > old[:8] else None
+
+        self._change(sorted(tails), newer)
 
     def rows(self) -> Iterator[bytes]:
         """All 72-byte rows in ascending order of key."""
@@ -132,8 +143,7 @@ class ItemMap:
             if self._kinds[node] != 2:
                 return self._ending(node, level, key, siblings)
             node = 2 * node + (index >> (self._depth - 1 - level) & 1)
-            beside = (node ^ 1) * 32
-            siblings.append(bytes(self._heap[beside : beside + 32]))
+            siblings.append(self._node(node ^ 1))
         bucket = self._buckets[index]
         if isinstance(bucket, ItemMap):
             inner = bucket.prove(key)
@@ -165,115 +175,119 @@ class ItemMap:
         window = int.from_bytes(key[start : start + 6].ljust(6, b"\0"))
         return window >> (48 - (self._offset & 7) - self._depth) & ((1 << self._depth) - 1)
 
-    def _tail(self, key: bytes) -> bytes:
-        bucket = self._buckets[self._index(key)]
-        if isinstance(bucket, ItemMap):
-            return bucket._tail(key)
-        position = _find(bucket, key)
-        return _NEW if position < 0 else bucket[position + 32 : position + 72]
+    def _indexes(self, keys: Sequence[bytes]) -> list[int]:
+        if self._offset:
+            return [self._index(key) for key in keys]
+        shift = 48 - self._depth
+        return [int.from_bytes(key[:6]) >> shift for key in keys]
 
-    def _put(self, rows: Sequence[bytes]) -> None:
-        if not rows:
-            return
-        while self._count + len(rows) > 4 << self._depth and self._offset + self._depth < 250 and self._depth < 40:
+    def _node(self, node: int) -> bytes:
+        start = (node >> 1) * PAIR + 1 + 32 * (node & 1)
+        return bytes(self._heap[start : start + 32])
+
+    def _change(self, keys: Sequence[bytes], new_tail: NewTail) -> None:
+        """Give each key (ascending) its new ``count | head``; None leaves it as it is."""
+        while self._count + len(keys) > MEAN_MAX << self._depth and self._can_grow():
             self._grow()
-        touched: list[int] = []
-        groups: list[list[bytes]] = []
-        last = -1
-        for row in rows:
-            index = self._index(row)
-            if index != last:
-                touched.append(index)
-                groups.append([])
-                last = index
-            key = row[:32]
-            value = sha256(b"\x04" + row[32:]).digest()
-            groups[-1].append(row + sha256(b"\x02" + key + value).digest())
-        for index, group in zip(touched, groups, strict=True):
-            self._put_bucket(index, group)
-        self._rehash(touched)
+        indexes = self._indexes(keys)
+        touched = list(dict.fromkeys(indexes))
+        start = 0
+        for index in touched:
+            end = start + 1
+            while end < len(keys) and indexes[end] == index:
+                end += 1
+            self._change_bucket(index, keys[start:end], new_tail)
+            start = end
+        if touched:
+            self._rehash(touched)
 
-    def _put_bucket(self, index: int, group: list[bytes]) -> None:
+    def _can_grow(self) -> bool:
+        return self._offset + self._depth < 250 and self._depth < 40
+
+    def _change_bucket(self, index: int, keys: Sequence[bytes], new_tail: NewTail) -> None:
         bucket = self._buckets[index]
         if isinstance(bucket, ItemMap):
-            before = len(bucket)
-            bucket._put([row[:_OUT] for row in group])
-            self._count += len(bucket) - before
+            before = bucket._count
+            bucket._change(keys, new_tail)
+            self._count += bucket._count - before
             return
-        if not bucket:
-            added = len(group)
-            merged = group
-        else:
-            found = {bucket[start : start + 32]: bucket[start : start + ROW] for start in range(0, len(bucket), ROW)}
-            before = len(found)
-            for row in group:
-                found[row[:32]] = row
-            added = len(found) - before
-            merged = [found[key] for key in sorted(found)] if added else list(found.values())
+        held = {bucket[start : start + 32]: bucket[start : start + ROW] for start in range(0, len(bucket), ROW)}
+        size = len(held)
+        for key in keys:
+            old = held.get(key)
+            tail = new_tail(key, _NEW if old is None else old[32:72])
+            if tail is not None:
+                value = sha256(b"\x04" + tail).digest()
+                held[key] = key + tail + sha256(b"\x02" + key + value).digest()
+        added = len(held) - size
         self._count += added
-        if len(merged) > CROWD and self._offset + self._depth < 250:
+        if len(held) > CROWD and self._can_grow():
             crowd = ItemMap(self._offset + self._depth)
-            crowd._put([row[:_OUT] for row in merged])
+            crowd._change(sorted(held), lambda key, _: held[key][32:72])
             self._buckets[index] = crowd
+        elif added and len(held) > 1:
+            self._buckets[index] = b"".join([held[key] for key in sorted(held)])
         else:
-            self._buckets[index] = b"".join(merged)
+            self._buckets[index] = b"".join(held.values())
 
     def _rehash(self, touched: Sequence[int]) -> None:
         heap, kinds = self._heap, self._kinds
         base = 1 << self._depth
+        self._rehash_bottom(touched)
         level = [base + index for index in touched]
-        depth = self._offset + self._depth
-        for node in level:
-            bucket = self._buckets[node - base]
+        with memoryview(heap) as view:
+            for _ in range(self._depth):
+                level = list(dict.fromkeys([node >> 1 for node in level]))
+                for node in level:
+                    start = (node >> 1) * PAIR + 1 + 32 * (node & 1)
+                    left = kinds[2 * node]
+                    kind = left + kinds[2 * node + 1]
+                    pair = node * PAIR
+                    if kind >= 2:
+                        heap[start : start + 32] = sha256(view[pair : pair + PAIR]).digest()
+                        kinds[node] = 2
+                    else:
+                        # A subtree that holds one leaf is that leaf, at whatever depth it stands.
+                        child = pair + 1 if left or not kind else pair + 33
+                        heap[start : start + 32] = heap[child : child + 32]
+                        kinds[node] = kind
+
+    def _rehash_bottom(self, touched: Iterable[int]) -> None:
+        heap, kinds, buckets = self._heap, self._kinds, self._buckets
+        base, depth = 1 << self._depth, self._offset + self._depth
+        for index in touched:
+            node = base + index
+            bucket = buckets[index]
             if isinstance(bucket, ItemMap):
-                heap[node * 32 : node * 32 + 32] = bucket._heap[32:64]
-                kinds[node] = bucket._kinds[1]
+                root, kinds[node] = bucket.root(), bucket._kinds[1]
+            elif len(bucket) == ROW:
+                root, kinds[node] = bucket[72:], 1
             else:
-                size = len(bucket)
-                heap[node * 32 : node * 32 + 32] = bucket[72:] if size == ROW else _bucket_root(bucket, depth)
-                kinds[node] = 0 if not size else 1 if size == ROW else 2
-        for _ in range(self._depth):
-            level = list(dict.fromkeys([node >> 1 for node in level]))
-            for node in level:
-                kind = kinds[2 * node] + kinds[2 * node + 1]
-                if kind >= 2:
-                    start = node * 64
-                    heap[node * 32 : node * 32 + 32] = sha256(b"\x03" + heap[start : start + 64]).digest()
-                    kinds[node] = 2
-                else:
-                    # A subtree that holds one leaf is that leaf, at whatever depth it stands.
-                    child = 2 * node + (1 if kinds[2 * node + 1] else 0)
-                    heap[node * 32 : node * 32 + 32] = heap[child * 32 : child * 32 + 32]
-                    kinds[node] = kind
+                root, kinds[node] = _bucket_root(bucket, depth), 2 if bucket else 0
+            start = (node >> 1) * PAIR + 1 + 32 * (node & 1)
+            heap[start : start + 32] = root
 
     def _grow(self) -> None:
+        # The levels above keep their hashes: the old bottom nodes are the roots of the split buckets.
         depth = self._offset + self._depth
+        place, mask = depth >> 3, 0x80 >> (depth & 7)
         buckets: list[bytes | ItemMap] = []
         for bucket in self._buckets:
             if isinstance(bucket, ItemMap):
                 buckets += bucket._split()
+            elif not bucket:
+                buckets += (b"", b"")
             else:
-                left, right = _halves([bucket[start : start + ROW] for start in range(0, len(bucket), ROW)], depth)
-                buckets += [b"".join(left), b"".join(right)]
+                end = len(bucket)
+                cut = 0
+                while cut < end and not bucket[cut + place] & mask:
+                    cut += ROW
+                buckets += (bucket[:cut], bucket[cut:])
         self._buckets = buckets
+        self._heap += _pairs(1 << self._depth)
         self._depth += 1
-        self._heap += bytearray(len(self._heap))
         self._kinds += bytearray(len(self._kinds))
-        self._rehash_bottom()
-
-    def _rehash_bottom(self) -> None:
-        # The levels above keep their hashes: the old bottom nodes are the roots of the split buckets.
-        heap, kinds = self._heap, self._kinds
-        base, depth = 1 << self._depth, self._offset + self._depth
-        for index, bucket in enumerate(self._buckets):
-            node = base + index
-            if isinstance(bucket, ItemMap):
-                heap[node * 32 : node * 32 + 32] = bucket._heap[32:64]
-                kinds[node] = bucket._kinds[1]
-            elif bucket:
-                size = len(bucket)
-                heap[node * 32 : node * 32 + 32] = bucket[72:] if size == ROW else _bucket_root(bucket, depth)
-                kinds[node] = 1 if size == ROW else 2
+        self._rehash_bottom(range(len(buckets)))
 
     def _split(self) -> list["bytes | ItemMap"]:
         halves: list[bytes | ItemMap] = []
@@ -281,7 +295,8 @@ class ItemMap:
         for half in _halves(rows, self._offset):
             if len(half) > CROWD:
                 crowd = ItemMap(self._offset + 1)
-                crowd._put(half)
+                tails = {row[:32]: row[32:72] for row in half}
+                crowd._change([row[:32] for row in half], _set_to(tails))
                 halves.append(crowd)
             else:
                 halves.append(b"".join(row + leaf_node(row[:32], sha256(b"\x04" + row[32:]).digest()) for row in half))
@@ -297,14 +312,15 @@ def load(parts: Iterable[Sequence[bytes]], *, keys_max: int) -> ItemMap:
     """
     built = ItemMap()
     depth = 0
-    while keys_max > 4 << depth:
+    while keys_max > MEAN_MAX << depth:
         depth += 1
     built._depth = depth
     built._buckets = [b""] * (1 << depth)
-    built._heap = bytearray(64 << depth)
+    built._heap = _pairs(1 << depth)
     built._kinds = bytearray(2 << depth)
     for rows in parts:
-        built._put(rows)
+        tails = {row[:32]: row[32:] for row in rows}
+        built._change(list(tails), _set_to(tails))
     return built
 
 
@@ -316,6 +332,14 @@ def value_of(found: tuple[int, bytes] | None) -> bytes | None:
 def naive(values: Mapping[bytes, tuple[int, bytes]]) -> dict[bytes, bytes]:
     """The values that ``core.prefixmap`` takes, for checks against the reference."""
     return {key: map_value(count, head) for key, (count, head) in values.items()}
+
+
+def _set_to(tails: Mapping[bytes, bytes]) -> NewTail:
+    return lambda key, _: tails[key]
+
+
+def _pairs(count: int) -> bytearray:
+    return bytearray((b"\x03" + bytes(64)) * count)
 
 
 def _find(bucket: bytes, key: bytes) -> int:
@@ -337,6 +361,10 @@ def _bucket_root(bucket: bytes, depth: int) -> bytes:
         return bucket[72:]
     if not size:
         return EMPTY
+    if size == 2 * ROW:
+        place, mask = depth >> 3, 0x80 >> (depth & 7)
+        if (bucket[place] ^ bucket[ROW + place]) & mask:
+            return sha256(b"\x03" + bucket[72:ROW] + bucket[ROW + 72 :]).digest()
     return _root([bucket[start : start + ROW] for start in range(0, size, ROW)], depth)
 
 

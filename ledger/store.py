@@ -94,16 +94,16 @@ def admit(tx: Tx, incoming: Sequence[Message], *, now_ms: int) -> list[Admission
             raise Rejected("No key record of this key is in the log.", code="unknown_key", pointer="/header/kid")
     before = _stored(tx, list(first))
     fresh = [message for message_id, message in first.items() if message_id not in before]
-    arrivals = _arrivals(tx, len(fresh))
+    arrivals = next_arrivals(tx, len(fresh))
     rows = [
         _row(message, arrival, numbers[message.signed.kid], now_ms)
         for message, arrival in zip(fresh, arrivals, strict=True)
     ]
     texts = [join_disclosures(message.disclosures) for message in fresh]
     if is_sqlite(tx):
-        _insert_sqlite(tx, rows, texts)
+        insert_sqlite(tx, rows, texts)
     elif rows:
-        _insert_postgres(tx, rows, texts)
+        insert_postgres(tx, rows, texts)
         arrived = _stored(tx, [message.id for message in fresh])
         own = {row[1]: row[0] for row in rows}
         before |= {key: found for key, found in arrived.items() if found[0] != own[key]}
@@ -132,7 +132,7 @@ def admit_record(tx: Tx, data: bytes, *, now_ms: int) -> Admission:
             raise Rejected(f"The record names another {name} than {bound}.", code="wrong_log", pointer=f"/{name}")
     open_record(data, _signer(tx, record))
     once = _once(tx, record)
-    arrival = _arrivals(tx, 1)[0]
+    arrival = next_arrivals(tx, 1)[0]
     subject = thumbprint(payload["jwk"]) if record.t == "org" else payload.get("kid")
     row = {"arrival": arrival, "id": record.id, "leaf_hash": record.leaf_hash, "t": record.t, "org": payload["org"]}
     row |= {"once": once, "subject_kid": subject, "received_ms": now_ms, "raw": data}
@@ -255,7 +255,8 @@ def _equivocations(tx: Tx, rows: Sequence[tuple[Any, ...]]) -> set[bytes]:
     return found
 
 
-def _arrivals(tx: Tx, count: int) -> list[int]:
+def next_arrivals(tx: Tx, count: int) -> list[int]:
+    """The next numbers in the order of arrival, ascending."""
     if count == 0:
         return []
     if is_sqlite(tx):
@@ -266,7 +267,8 @@ def _arrivals(tx: Tx, count: int) -> list[int]:
     return sorted(numbers.scalars())
 
 
-def _insert_sqlite(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[bytes]) -> None:
+def insert_sqlite(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[bytes]) -> None:
+    """Store message rows (in the order of the table's columns) that are known to be new."""
     cursor = raw(tx).cursor()
     marks = ",".join("?" * len(_MESSAGE_COLUMNS))
     cursor.executemany(f"INSERT INTO messages ({','.join(_MESSAGE_COLUMNS)}) VALUES ({marks})", rows)  # noqa: S608
@@ -277,7 +279,8 @@ def _insert_sqlite(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[byte
     cursor.executemany("INSERT INTO waiting (arrival, kind) VALUES (?, ?)", [(row[0], MESSAGE) for row in rows])
 
 
-def _insert_postgres(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[bytes]) -> None:
+def insert_postgres(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[bytes]) -> None:
+    """Store message rows (in the order of the table's columns); those whose id is there already are left out."""
     columns = ",".join(_MESSAGE_COLUMNS)
     with raw(tx).cursor() as cursor:
         cursor.execute(
