@@ -30,6 +30,8 @@ _STATUS_OF_CODE = {
     "unauthenticated": 401,
     "bad_login": 401,
     "forbidden": 403,
+    "not_allowed": 403,
+    "above_authority": 403,
     "bad_csrf": 403,
     "not_found": 404,
     "unknown_item": 404,

@@ -111,7 +111,7 @@ def devices(tx: sa.Connection, org: str) -> list[DeviceRow]:
         sa.select(
             keys,
             chains.c.highest,
-            chains.c.count.label("messages"),
+            chains.c.distinct.label("messages"),
             chains.c.equivocations,
             key_ends.c.kid.label("ended"),
             last.label("last_seen_ms"),

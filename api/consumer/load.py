@@ -182,11 +182,11 @@ def _facts(
 
 def _gaps(tx: sa.Connection, devices: set[str]) -> list[Gap]:
     query = (
-        sa.select(keys.c.iss, chains.c.highest, chains.c.count)
+        sa.select(keys.c.iss, chains.c.highest, chains.c.distinct.label("seen"))
         .join(chains, chains.c.key_no == keys.c.key_no)
         .where(keys.c.iss.in_(sorted(devices)))
     )
-    missing = [(row.iss.rpartition("/")[2], int(row.highest) + 1 - int(row[2])) for row in tx.execute(query)]
+    missing = [(row.iss.rpartition("/")[2], int(row.highest) + 1 - int(row.seen)) for row in tx.execute(query)]
     return [Gap(device, count) for device, count in missing if count > 0]
 
 

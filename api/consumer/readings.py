@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from api.drawing.temperature import Reading
 from core.epcis.vocabulary import local_name
+from core.errors import Rejected
+from core.identifiers import canonical
 
 _GEO = re.compile(r"geo:(-?\d{1,2}(?:\.\d+)?),(-?\d{1,3}(?:\.\d+)?)")
 _TENTH: Final = Decimal("0.1")
@@ -47,7 +49,7 @@ def place_id(event: Mapping[str, Any]) -> str:
     for name in ("bizLocation", "readPoint"):
         value = event.get(name)
         if isinstance(value, Mapping) and isinstance(value.get("id"), str):
-            return str(value["id"])
+            return _canonical(value["id"])
     return ""
 
 
@@ -66,6 +68,14 @@ def ilmd(event: Mapping[str, Any], name: str) -> str:
     if not isinstance(data, Mapping):
         return ""
     return next((str(value) for key, value in data.items() if re.split(r"[:/#]", str(key))[-1] == name), "")
+
+
+def _canonical(place: str) -> str:
+    """The one spelling under which a place is registered; what is no identifier stays as it is."""
+    try:
+        return canonical(place)
+    except Rejected:
+        return place
 
 
 _KINDS: Final = (

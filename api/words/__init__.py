@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from api.words import bank, common, consumer, places, terms
+from api.words import bank, common, consumer, credit, places, terms
 from core.errors import Broken
 
 LANGUAGES: Final = ("zh", "en")
@@ -12,6 +12,7 @@ CATALOGUE: Final[dict[str, tuple[str, str]]] = {
     **common.WORDS,
     **consumer.WORDS,
     **bank.WORDS,
+    **credit.WORDS,
     **places.WORDS,
     **terms.WORDS,
 }

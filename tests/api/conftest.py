@@ -1,5 +1,6 @@
 """A web application on a database of its own, users of every role, and clients that are signed in."""
 
+import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,14 +36,12 @@ class Clock:
 
 
 class Random:
-    """Fresh bytes that a test can repeat."""
+    """Bytes that are fresh in the whole session, also for a second application on one database."""
 
-    def __init__(self) -> None:
-        self._count = 0
+    _numbers = itertools.count(1)
 
     def __call__(self, length: int) -> bytes:
-        self._count += 1
-        return self._count.to_bytes(length, "big")
+        return next(self._numbers).to_bytes(length, "big")
 
 
 @dataclass
