@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from core.epcis.vocabulary import local_name
 
-# Local name: simplified Chinese, English. The Chinese wording is ours; it follows GB/T 38155 where that names the thing.
+# Local name: simplified Chinese, English. The Chinese wording is ours.
 _WORDS: Mapping[str, tuple[str, str]] = {
     # Event types and actions
     "ObjectEvent": ("物品事件", "Object event"),
