@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 
 from core.errors import Broken
-from core.prefixmap import EMPTY, HEAD_START, MapProof, bit, inner_node, leaf_node, map_value
+from core.prefixmap import EMPTY, HEAD_START, MapProof, bit, leaf_node, map_value
 
 ROW = 104
 CROWD = 64
@@ -369,12 +369,19 @@ def _bucket_root(bucket: bytes, depth: int) -> bytes:
 
 
 def _root(leaves: Sequence[bytes], depth: int) -> bytes:
+    first = leaves[0]
     if len(leaves) == 1:
-        return leaves[0][72:]
-    if not leaves:
-        return EMPTY
-    left, right = _halves(leaves, depth)
-    return inner_node(_root(left, depth + 1), _root(right, depth + 1))
+        return first[72:]
+    # The first and the last of sorted keys differ earliest; the levels above hold an empty half each.
+    fork = 256 - (int.from_bytes(first[:32]) ^ int.from_bytes(leaves[-1][:32])).bit_length()
+    if len(leaves) == 2:
+        node = sha256(b"\x03" + first[72:] + leaves[1][72:]).digest()
+    else:
+        left, right = _halves(leaves, fork)
+        node = sha256(b"\x03" + _root(left, fork + 1) + _root(right, fork + 1)).digest()
+    for level in range(fork - 1, depth - 1, -1):
+        node = sha256(b"\x03" + EMPTY + node if bit(first, level) else b"\x03" + node + EMPTY).digest()
+    return node
 
 
 def _last(key: bytes, row: bytes | None, siblings: Sequence[bytes]) -> MapProof:
