@@ -8,8 +8,9 @@ Source: GS1 CBV 2.0, section 8.9.
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from core.epcis.checks import instant
@@ -23,18 +24,35 @@ ALGORITHMS = {"sha-256": "sha256", "sha3-256": "sha3_256", "sha-384": "sha384", 
 _COMMENT = "http://www.w3.org/2000/01/rdf-schema#comment"
 _LEFT_OUT = frozenset(("@context", "type", "recordTime", "eventID", "errorDeclaration", "id", "isA"))
 
+_HALF_MS = timedelta(microseconds=500)
 _Write = Callable[["_Scope", Any], str]
 
 
 class _Scope:
     """What a field's text depends on besides its value: namespaces in force and extension names to leave out."""
 
-    __slots__ = ("ignored", "is_gs1_declared", "namespaces")
+    __slots__ = ("_contexts", "_ignored", "_namespaces")
 
     def __init__(self, contexts: tuple[object, ...], ignored: Collection[str]) -> None:
-        self.namespaces: Namespaces = namespaces(*contexts)
-        self.is_gs1_declared = any(_declares(context, "gs1") for context in contexts)
-        self.ignored = frozenset(self.namespaces.expand(name) for name in ignored)
+        self._contexts = contexts
+        self._ignored = ignored
+        self._namespaces: Namespaces | None = None
+
+    @property
+    def namespaces(self) -> Namespaces:
+        """The namespaces in force, worked out when a first extension asks for them."""
+        if self._namespaces is None:
+            self._namespaces = namespaces(*self._contexts)
+        return self._namespaces
+
+    @property
+    def is_gs1_declared(self) -> bool:
+        """Whether the document itself, not only the GS1 context, declares the prefix gs1."""
+        return any(_declares(context, "gs1") for context in self._contexts)
+
+    def is_ignored(self, iri: str) -> bool:
+        """Whether the caller asked to leave this extension out."""
+        return any(self.namespaces.expand(name) == iri for name in self._ignored)
 
 
 def prehash(
@@ -102,12 +120,11 @@ def _moment(value: object) -> str:
     if moment is None:
         raise Rejected(f"{value!r} is no time with a zone.", code="bad_time")
     # Half up to milliseconds; digits behind the sixth cannot change the result.
-    rounded = moment.astimezone(UTC) + timedelta(microseconds=500)
-    return _written(rounded)
-
-
-def _written(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z".rjust(24, "0")
+    try:
+        rounded = moment.astimezone(UTC) + _HALF_MS
+    except OverflowError as error:
+        raise Rejected(f"{value!r} lies outside the years 1 to 9999.", code="bad_time") from error
+    return rounded.isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 def _number(value: object) -> str:
@@ -132,8 +149,9 @@ def _key(value: object) -> str:
     return identifier.canonical.replace("%27", "'") if identifier.ai else text
 
 
-def _term(value: object, field: str) -> str:
-    text = str(value).strip()
+@lru_cache(maxsize=4096)
+def _term(value: str, field: str) -> str:
+    text = value.strip()
     word = local_name(text, field)
     is_bare = ":" not in word
     return f"{CBV}{WEB_LISTS[field]}-{word}" if is_bare else text
@@ -243,7 +261,7 @@ def _extension(scope: _Scope, name: str, value: Any, inside: Namespaces) -> Iter
         return []
     found = inside.split(name)
     iri = name if found is None else found[0] + found[1]
-    if iri == _COMMENT or iri in scope.ignored:
+    if iri == _COMMENT or scope.is_ignored(iri):
         return []
     label = name if found is None else f"{{{found[0]}}}{found[1]}"
     return [_nested(scope, label, member, inside) for member in _texts(value)]
