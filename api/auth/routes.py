@@ -84,7 +84,7 @@ async def once(request: Request) -> Response:
     sessions.require_same_site(request)
     given = await read_input(request, OnceIn)
     services: Services = request.app.state.services
-    request.app.state.throttle.check_sign_in("once", address_of(request))
+    request.app.state.throttle.check_one_time(address_of(request))
     with services.db.transaction() as tx:
         user_id = sessions.use_one_time_login(tx, given.token, now_ms=services.now_ms())
     return _signed_in(request, user_id, "/")

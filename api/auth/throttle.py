@@ -12,6 +12,7 @@ from core.errors import Rejected
 _LOGIN_MINUTE: Final = RateLimitItemPerMinute(5)
 _LOGIN_HOUR: Final = RateLimitItemPerHour(20)
 _ADDRESS_HOUR: Final = RateLimitItemPerHour(100)
+_ONE_TIME_MINUTE: Final = RateLimitItemPerMinute(60)
 # A shop's whole staff may sit behind one address: generous, but far below what guessing serials needs.
 _UNKNOWN_MINUTE: Final = RateLimitItemPerMinute(60)
 
@@ -38,6 +39,15 @@ class Throttle:
         tests = ((_LOGIN_MINUTE, key, address), (_LOGIN_HOUR, key, address), (_ADDRESS_HOUR, "", address))
         if not all(self._limiter.hit(item, "login", *names) for item, *names in tests):
             raise Throttled("Too many tries to sign in; wait a few minutes.")
+
+    def check_one_time(self, address: str) -> None:
+        """Count a one-time login about to be tried: 256 random bits are not guessed, so this only limits work.
+
+        Raises:
+            Throttled: too many tries of this address.
+        """
+        if not self._limiter.hit(_ONE_TIME_MINUTE, "once", address):
+            raise Throttled("Too many tries to sign in; wait a minute.")
 
     def check_unknown_codes(self, address: str) -> None:
         """Refuse look-ups from an address that asked for too many codes that do not exist (T14).

@@ -22,7 +22,7 @@ from tests.conformance_data import files
 from tests.story import AUD, NOW, ORIGIN, Story, tell
 
 FINANCE_WORDS = re.compile(
-    r"pledg|loan|lender|borrow|credit|collateral|bank|interest rate|price|valuation|margin"
+    r"pledg|loan|lender|borrow|credit|collateral|bank\b|interest rate|price|valuation|margin"
     r"|质押|贷款|借款|授信|抵押|银行|利率|估值|价格",
     re.IGNORECASE,
 )
