@@ -181,7 +181,8 @@ def _deploy(
     steps.run("publisher", "admin", log_contract, log.set_publisher_call(publisher))
     for contract in (organisations, pledges, log_contract):
         steps.run(f"pauser of {contract}", "admin", contract, log.set_pauser_call(pauser))
-    opened = steps.run("log", "admin", log_contract, log.open_log_call(origin_hash(origin), checkpoint_key))
+    steps.run("log", "admin", log_contract, log.open_log_call(origin_hash(origin), checkpoint_key))
+    opened = steps.finish()["log"]
     log_ids = [int.from_bytes(entry.topics[1]) for entry in opened.logs if entry.topics[0] == _LOG_OPENED]
     if len(log_ids) != 1:
         raise Broken("Opening the log left no trace on the chain.", code="wrong_code")

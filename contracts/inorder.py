@@ -17,7 +17,7 @@ _PLAIN_GAS = 21_000
 
 
 class InOrder:
-    """Named steps, each one chain_tx, waited for until it is final.
+    """Named steps, each one chain_tx, one after the other.
 
     The journal is a JSON file of this chain's steps: account, nonce and every signed attempt. A step that stands there
     is never signed with another nonce, unless its own was used up by somebody else in a final block.
@@ -31,34 +31,42 @@ class InOrder:
         self._steps: dict[str, dict[str, Any]] = self._load()
 
     def run(self, step: str, account: str, to: str | None, data: bytes, *, value: int = 0) -> ChainReceipt:
-        """Send the step's chain_tx if it was not, and wait until it is final.
+        """Send the step's chain_tx if it was not, and wait until it is in a block; :meth:`finish` waits for finality.
 
         Raises:
             Reverted: the contract refused it.
             NoFunds: the account cannot pay.
-            Unavailable: not final in time; run again to go on.
+            Unavailable: not there in time; run again to go on.
         """
+        self._prepare(step, account, to, data, value)
+        return self._wait(step, until_final=False)
+
+    def finish(self) -> dict[str, ChainReceipt]:
+        """Wait until every step is final, sending again what a reorganisation took out; their receipts then."""
+        return {step: self._wait(step, until_final=True) for step in list(self._steps)}
+
+    def _wait(self, step: str, *, until_final: bool) -> ChainReceipt:
         deadline = time.monotonic() + self._wait_s
         bump_at = time.monotonic() + BUMP_AFTER_S
-        pause = min(0.02, self._poll_s)
-        self._prepare(step, account, to, data, value)
+        pause = 0.001 if self._chain.is_tester else min(0.02, self._poll_s)
         while True:
             receipt = self._receipt(step)
             if receipt is not None:
+                if receipt.is_success and not until_final:
+                    return receipt
                 if self._is_final(receipt):
                     if not receipt.is_success:
                         raise Reverted(f"step {step}")
                     return receipt
             elif self._is_taken(step):
-                del self._steps[step]
-                self._prepare(step, account, to, data, value)
+                entry = self._steps.pop(step)
+                tx = entry["tx"]
+                self._prepare(step, entry["account"], tx["to"], bytes.fromhex(tx["data"]), tx["value"])
             else:
                 if time.monotonic() > bump_at and not self._chain.is_tester:
                     bump_at = time.monotonic() + BUMP_AFTER_S
                     self._bump(step)
                 self._send(step)
-                if self._chain.is_tester:
-                    continue
             if time.monotonic() > deadline:
                 raise Unavailable(f"The step {step} is not final on {self._chain.description} yet.", code="not_final")
             time.sleep(pause)

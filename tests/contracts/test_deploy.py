@@ -84,7 +84,8 @@ def test_a_kill_at_every_step_is_gone_on_from_without_a_second_contract(tmp_path
     whole = built_in_world(tmp_path / "whole")
     steps = whole.chain.block_number()
     for step in range(steps):
-        for is_after in (False, True):
+        # Before and after the send in turn, both for the first steps.
+        for is_after in (False, True) if step < 3 else (step % 2 == 0,):
             folder = tmp_path / f"{step}-{is_after}"
             chain = open_chain(None, folder, genesis_salt=b"kill")
             assert isinstance(chain, BuiltInChain)
