@@ -72,7 +72,11 @@ def compile_source(text: str, *, experimental: bool = False) -> Artifact:
         "optimize": OPTIMIZE,
         "source_sha256": sha256(text.encode()).hexdigest(),
         "abi": output["abi"],
-        "method_identifiers": output["method_identifiers"],
+        # Vyper writes numbers: a selector that begins with a zero lacks it.
+        "method_identifiers": {
+            signature: "0x" + selector.removeprefix("0x").zfill(8)
+            for signature, selector in output["method_identifiers"].items()
+        },
         "storage_layout": output["layout"].get("storage_layout", {}),
         "immutables": sorted(immutables, key=lambda entry: entry["offset"]),
         "immutables_bytes": sum(entry["length"] for entry in immutables),
