@@ -54,7 +54,7 @@ def context_of(services: Services) -> Context:
     return services.finance
 
 
-def run(request: Request, given: Command, name: str, command: Run, **values: Any) -> dict[str, Any]:
+def run(request: Request, given: Command, name: str, command: Run, /, **values: Any) -> dict[str, Any]:
     """Run one command as the signed-in user.
 
     The key comes from the header ``Idempotency-Key`` or from the form; repeated, it gives the same answer once more.

@@ -16,7 +16,6 @@ from tests.finance.world import (
     BANK,
     FEATURES,
     GTIN,
-    NOW,
     OTHER_BANK,
     OWNER,
     PALLET,
@@ -90,7 +89,11 @@ class Desk:
 def desk(make_site: Callable[..., Site], sqlite_database: Database, tmp_path: Path) -> Desk:
     world = build(sqlite_database, built_in_world(tmp_path / "chain"))
     site = make_site(finance=world.ctx, chain=world.chain.chain)
-    site.clock.now_ms = NOW * 1_000
+    # The built-in chain's blocks carry its own time: deadlines of pledges are compared with it.
+    newest = world.chain.chain.block("latest")
+    assert newest is not None
+    world.clock = newest.time_s
+    site.clock.now_ms = world.clock * 1_000
     return Desk(site, world)
 
 
