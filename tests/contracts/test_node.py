@@ -1,6 +1,8 @@
 """The read-only node, asked over HTTP by our standard-library client and by web3."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -193,3 +195,13 @@ def test_the_client_refuses_odd_addresses_and_a_silent_node() -> None:
             RpcClient(url)
     with pytest.raises(Unavailable):
         RpcClient("http://127.0.0.1:1", timeout_s=1).chain_id()
+
+
+def test_the_offline_client_drags_in_no_chain_library() -> None:
+    code = (
+        "import contracts.rpc, sys; print([m for m in ('web3', 'eth', 'requests', 'sqlalchemy') if m in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+
+    assert done.stdout.strip() == "[]"
