@@ -1,11 +1,13 @@
 """The artifacts: rebuilt bit for bit, the same from both code generators, small enough to deploy."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from eth_utils.abi import function_abi_to_4byte_selector
 from eth_utils.crypto import keccak
+from vyper.compiler import compile_code
 
 from contracts import compiler
 from core.errors import Rejected
@@ -211,3 +213,26 @@ def test_artifacts_are_plain_json() -> None:
         raw = (compiler.ARTIFACTS / f"{name}.json").read_bytes()
         assert json.loads(raw)["name"] == name
         assert raw.endswith(b"}\n")
+
+
+def test_every_property_names_tests_that_exist() -> None:
+    properties = (compiler.SOURCES.parent / "PROPERTIES.md").read_text()
+    written = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    defined = set(re.findall(r"^def (test_\w+)\(", written, re.MULTILINE))
+    rows = [line for line in properties.splitlines() if re.match(r"\| [TOPA]\d+ ", line)]
+
+    numbers = [line.split("|")[1].strip() for line in rows]
+
+    assert len(numbers) == len(set(numbers)) >= 40
+    assert [line for line in rows if not re.search(r"`test_\w+`", line.rpartition("|")[0])] == []
+    assert sorted(set(re.findall(r"`(test_\w+)`", properties)) - defined) == []
+
+
+def test_contracts_call_nothing_but_the_registry() -> None:
+    """By opcode: static calls alone, and no way to run foreign code, destroy, or create."""
+    for name in compiler.NAMES:
+        text = (compiler.SOURCES / f"{name}.vy").read_text()
+        opcodes = set(compile_code(text, output_formats=["opcodes_runtime"])["opcodes_runtime"].split())
+        assert not opcodes & {"CALL", "DELEGATECALL", "CALLCODE", "CREATE", "CREATE2", "SELFDESTRUCT"}
+        called = {line.split("staticcall ")[1].split(".")[0] for line in text.splitlines() if "staticcall " in line}
+        assert called <= ({"ORGANISATIONS"} if name == "PledgeRegistry" else set())
