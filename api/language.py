@@ -74,6 +74,11 @@ def show_number(value: int | Decimal, lang: str) -> str:
     return str(format_decimal(value, locale=_LOCALE[lang], decimal_quantization=False))
 
 
+def show_exact(text: str) -> str:
+    """A decimal text without the zeros at its end; at least nothing is rounded."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def show_money(minor: int, lang: str, currency: str = "CNY") -> str:
     """An amount of minor units with two decimals and its currency."""
     amount = Decimal(minor) / 100

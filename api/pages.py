@@ -111,6 +111,7 @@ def _common(request: Request, lang: str, who: Identity | None) -> dict[str, Any]
         "day": lambda text: language.show_day_text(text, lang),
         "number": lambda value: language.show_number(value, lang),
         "money": lambda minor, currency="CNY": language.show_money(minor, lang, currency),
+        "exact": language.show_exact,
         "span": lambda seconds: language.show_duration(seconds, lang),
         "who": who,
         "csrf": who.csrf if who else "",
