@@ -1,0 +1,115 @@
+"""Double entry: an entry is balanced by construction, checked by the database, and never changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+import sqlalchemy as sa
+
+from core.errors import Conflict, Rejected
+from core.money import Money
+from finance.tables import accounts, entries, loans, postings, settings
+from ledger.database import Tx
+
+LOANS: Final = "1303"
+ALLOWANCE: Final = "1304"
+RECEIVABLE: Final = "1132"
+DEPOSITS: Final = "2011"
+MARGIN: Final = "2002"
+PAYABLE: Final = "2241"
+CLEARING: Final = "3001"
+INCOME: Final = "6011"
+IMPAIRMENT: Final = "6702"
+OPERATING_LOSS: Final = "6711"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A balanced entry: debits and credits by account, in fen, of one currency."""
+
+    kind: str
+    reference: str
+    debits: Mapping[str, Money]
+    credits: Mapping[str, Money]
+
+    def __post_init__(self) -> None:
+        """Refuse what does not balance.
+
+        Raises:
+            Rejected: ``unbalanced`` or ``bad_amount``.
+        """
+        amounts = [*self.debits.values(), *self.credits.values()]
+        if not amounts or any(amount.minor <= 0 for amount in amounts):
+            raise Rejected("Each posting is more than zero.", code="bad_amount")
+        if len({amount.currency for amount in amounts}) > 1 or set(self.debits) & set(self.credits):
+            raise Rejected("One currency, and an account on one side only.", code="unbalanced")
+        if sum(a.minor for a in self.debits.values()) != sum(a.minor for a in self.credits.values()):
+            raise Rejected("Debits and credits differ.", code="unbalanced")
+
+
+def post(
+    tx: Tx, entry: Entry, *, lender: str, business_date: date, today: date, now: int, loan: str | None = None
+) -> int:
+    """Write an entry and its postings; the entry's number.
+
+    Args:
+        today: the bank's business date; nothing is booked after it.
+
+    Raises:
+        Rejected: ``future_date``.
+        Conflict: ``closed_period``, or ``constraint`` when the reference was booked before.
+    """
+    if business_date > today:
+        raise Rejected("Nothing is booked after the business date.", code="future_date", pointer="business_date")
+    closed = tx.execute(sa.select(settings.c.value).where(settings.c.name == "closed_until")).scalar_one_or_none()
+    if closed is not None and business_date <= date.fromisoformat(closed):
+        raise Conflict("The period is closed.", code="closed_period", pointer="business_date")
+    total = sum(amount.minor for amount in entry.debits.values())
+    row = entries.insert().values(
+        lender=lender, kind=entry.kind, reference=entry.reference, loan=loan,
+        currency=next(iter(entry.debits.values())).currency, business_date=business_date, at_s=now, debit_minor=total,
+        credit_minor=total,
+    )  # fmt: skip
+    number: int = tx.execute(row.returning(entries.c.number)).scalar_one()
+    sides = [(account, amount.minor, 0) for account, amount in sorted(entry.debits.items())]
+    sides += [(account, 0, amount.minor) for account, amount in sorted(entry.credits.items())]
+    for line, (account, debit, credit) in enumerate(sides, start=1):
+        tx.execute(
+            postings.insert().values(
+                entry=number, line=line, lines=len(sides), account=account, debit_minor=debit, credit_minor=credit
+            )
+        )
+    return number
+
+
+def trial_balance(tx: Tx, lender: str) -> dict[str, Money]:
+    """By account, debits minus credits; the values sum to zero."""
+    query = (
+        sa.select(postings.c.account, sa.func.sum(postings.c.debit_minor - postings.c.credit_minor))
+        .select_from(postings.join(entries, entries.c.number == postings.c.entry))
+        .where(entries.c.lender == lender)
+        .group_by(postings.c.account)
+    )
+    return {code: Money(int(value)) for code, value in tx.execute(query)}
+
+
+def control_differences(tx: Tx, lender: str) -> dict[str, Money]:
+    """Where the loans' own balances differ from their control accounts (V5); empty when the books agree."""
+    from finance.tables import facilities
+
+    query = (
+        sa.select(sa.func.sum(loans.c.balance), sa.func.sum(loans.c.interest_due), sa.func.sum(loans.c.overpaid))
+        .select_from(loans.join(facilities, facilities.c.id == loans.c.facility))
+        .where(facilities.c.lender == lender, loans.c.state != "WRITTEN_OFF")
+    )
+    balance, interest, overpaid = (int(value or 0) for value in tx.execute(query).one())
+    books = trial_balance(tx, lender)
+    own = {LOANS: balance, RECEIVABLE: interest, PAYABLE: -overpaid}
+    differences = {code: books.get(code, Money(0)) - Money(minor) for code, minor in own.items()}
+    return {code: value for code, value in differences.items() if value.minor}
+
+
+def account_names(tx: Tx) -> dict[str, tuple[str, str]]:
+    """By code the Chinese and English name of each account."""
+    return {row.code: (row.name_zh, row.name_en) for row in tx.execute(sa.select(accounts))}

@@ -1,0 +1,242 @@
+"""Money: draw-down against a fresh base, interest day by day, repayment by the waterfall; each a balanced entry."""
+
+import json
+from collections.abc import Mapping
+from datetime import date, timedelta
+from fractions import Fraction
+from typing import Any
+
+import sqlalchemy as sa
+
+from core.canonical import canonical_bytes
+from core.errors import Conflict, Rejected
+from core.money import Money, parse_money
+from finance.allocation import NON_PERFORMING, PERFORMING, Due, spread
+from finance.applications import application_row, exposure, gather
+from finance.calendar import rolled
+from finance.commandlog import command
+from finance.decision import decide
+from finance.interest import Accrual
+from finance.journal import DEPOSITS, INCOME, LOANS, PAYABLE, RECEIVABLE, Entry, post
+from finance.model import Actor, Call, Context
+from finance.ratios import availability, ltv_passes
+from finance.schedule import Every, schedule
+from finance.states import step
+from finance.tables import facilities, loans, payments, pledges, schedule_lines
+from ledger.chain_alarms import is_credit_stopped
+from ledger.database import Tx
+
+
+def draw(
+    tx: Tx, ctx: Context, actor: Actor, *, facility: str, amount: str, key: str, reason: str, now: int
+) -> dict[str, Any]:
+    """Draw money: only on an active pledge that the chain still shows, a base computed now, and within the limit.
+
+    Raises:
+        Rejected: ``not_allowed``, ``no_such_facility``, ``bad_amount``.
+        Conflict: ``facility_not_active``, ``pledge_not_active``, ``pledge_mismatch``, ``credit_stopped``,
+            ``above_availability``, ``guarantee_needed``, ``goods_ineligible``, ``availability_ended``.
+    """
+    actor.need("borrower")
+    money = parse_money(amount, pointer="amount")
+
+    def act(call: Call) -> dict[str, Any]:
+        row = facility_row(tx, facility)
+        if row.borrower != actor.org:
+            raise Rejected("There is no such facility.", code="no_such_facility")
+        _may_draw(tx, ctx, row, call)
+        application = application_row(tx, row.application)
+        inputs = gather(
+            tx, ctx, lender=row.lender, borrower=row.borrower, receipt=bytes(application.receipt), amount=money,
+            tenor_days=row.tenor_days, call=call,
+        )  # fmt: skip
+        decision = decide(inputs, ctx.policy)
+        if not decision["eligible"]:
+            codes = ", ".join(reason["code"] for reason in decision["reasons"])
+            raise Conflict(f"The goods are not eligible now: {codes}.", code="goods_ineligible")
+        base, owed = _read(decision["borrowing_base"]), exposure(tx, row.lender, row.borrower)
+        if money > availability(limit=Money(row.limit_minor), base=base, exposure=owed):
+            raise Conflict("This is more than is available.", code="above_availability", pointer="amount")
+        if not ltv_passes(owed + money, _read(decision["gross"]), ctx.policy.number("monitoring", "ltv_gate")):
+            raise Conflict("Above 75 % the controller's guarantee is needed.", code="guarantee_needed")
+        return _pay_out(tx, row, money, {"inputs": inputs, "decision": decision}, call)
+
+    body = {"facility": facility, "amount": amount}
+    return command(tx, ctx, name="draw", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
+
+
+def repay(
+    tx: Tx, ctx: Context, actor: Actor, *, loan: str, amount: str, reference: str, key: str, reason: str, now: int
+) -> dict[str, Any]:
+    """A payment on a loan: interest to the business date, then the waterfall; what nothing claims is owed back.
+
+    Args:
+        reference: the payment's own reference; one reference is booked once.
+
+    Raises:
+        Rejected: ``not_allowed``, ``no_such_loan``, ``bad_amount``.
+        Conflict: ``already_booked``, or ``illegal_transition`` for a loan that is not open.
+    """
+    actor.need("borrower", "bank_maker", "bank_checker")
+    money = parse_money(amount, pointer="amount")
+
+    def act(call: Call) -> dict[str, Any]:
+        found = tx.execute(sa.select(loans.c.facility).where(loans.c.id == loan)).scalar_one_or_none()
+        row = facility_row(tx, found) if found is not None else None
+        if row is None or actor.org not in (row.lender, row.borrower):
+            raise Rejected("There is no such loan.", code="no_such_loan", pointer="loan")
+        paid = (payments.c.lender == row.lender) & (payments.c.reference == reference)
+        if tx.execute(sa.select(payments.c.loan).where(paid)).first() is not None:
+            raise Conflict("This payment is booked already.", code="already_booked", pointer="reference")
+        accrue(tx, loan, row, until=call.business_date, now=now)
+        return _book(tx, row, loan, money, reference, call)
+
+    body = {"loan": loan, "amount": amount, "reference": reference}
+    return command(tx, ctx, name="repay", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
+
+
+def accrue(tx: Tx, loan: str, facility: Any, *, until: date, now: int) -> Money:
+    """Post a loan's interest up to a date: rounded total minus what was posted. What was posted now."""
+    row = tx.execute(sa.select(loans).where(loans.c.id == loan).with_for_update()).one()
+    if row.state not in ("ACTIVE", "OVERDUE") or until <= row.accrued_to:
+        return Money(0)
+    exact, posted = row.accrued_exact.split(";")
+    accrual, posting = Accrual(Fraction(exact), Money(int(posted))).grown(
+        Money(row.balance), rate=Fraction(facility.rate_e10, 10**10), start=row.accrued_to, end=until,
+        day_count_name=facility.day_count,
+    )  # fmt: skip
+    values = {
+        "accrued_exact": f"{accrual.exact_minor};{accrual.posted.minor}", "accrued_to": until,
+        "interest_due": row.interest_due + posting.minor,
+    }  # fmt: skip
+    tx.execute(loans.update().where(loans.c.id == loan).values(values))
+    if posting.minor > 0:
+        entry = Entry("accrual", f"accrual/{loan}/{until.isoformat()}", {RECEIVABLE: posting}, {INCOME: posting})
+        post(tx, entry, lender=facility.lender, business_date=until, today=until, now=now, loan=loan)
+    return posting
+
+
+def owed(tx: Tx, loan: str, *, on: date) -> Money:
+    """What closes a loan on a date: balance, interest due, and interest not posted yet."""
+    row = tx.execute(sa.select(loans).where(loans.c.id == loan)).one()
+    facility = tx.execute(sa.select(facilities).where(facilities.c.id == row.facility)).one()
+    exact, posted = row.accrued_exact.split(";")
+    more = Money(0)
+    if on > row.accrued_to and row.state in ("ACTIVE", "OVERDUE"):
+        _, more = Accrual(Fraction(exact), Money(int(posted))).grown(
+            Money(row.balance), rate=Fraction(facility.rate_e10, 10**10), start=row.accrued_to, end=on,
+            day_count_name=facility.day_count,
+        )  # fmt: skip
+    return Money(row.balance + row.interest_due) + more
+
+
+def facility_row(tx: Tx, facility: str) -> Any:
+    """A facility's row, locked: draws, payments and releases of one facility come one after the other.
+
+    Raises:
+        Rejected: ``no_such_facility``.
+    """
+    bumped = facilities.update().where(facilities.c.id == facility).values(version=facilities.c.version + 1)
+    if tx.execute(bumped).rowcount != 1:
+        raise Rejected("There is no such facility.", code="no_such_facility", pointer="facility")
+    return tx.execute(sa.select(facilities).where(facilities.c.id == facility)).one()
+
+
+def _may_draw(tx: Tx, ctx: Context, facility: Any, call: Call) -> None:
+    if facility.state != "ACTIVE":
+        raise Conflict(f"The facility is {facility.state}.", code="facility_not_active")
+    if call.business_date > facility.available_until:
+        raise Conflict("The availability period has ended.", code="availability_ended")
+    if is_credit_stopped(tx):
+        raise Conflict("No new credit while the chain is in doubt.", code="credit_stopped")
+    live = sa.select(pledges).where(pledges.c.facility == facility.id, pledges.c.state == "ACTIVE")
+    pledge = tx.execute(live).one_or_none()
+    if pledge is None or pledge.final_block is None:
+        raise Conflict("No pledge is active.", code="pledge_not_active")
+    # The chain decides pledges: read it again, whatever the database believes.
+    shown = ctx.registry.pledge_of(bytes(pledge.receipt))
+    account = ctx.signer.address(ctx.account(facility.lender))
+    if shown.state != "active" or shown.pledgee.lower() != account.lower() or shown.terms_hash != pledge.terms_hash:
+        raise Conflict("The chain does not show this pledge.", code="pledge_mismatch")
+
+
+def _pay_out(tx: Tx, facility: Any, money: Money, base: Mapping[str, Any], call: Call) -> dict[str, Any]:
+    count = tx.execute(sa.select(sa.func.count()).select_from(loans).where(loans.c.facility == facility.id))
+    loan, state = f"{facility.id}-L{count.scalar_one() + 1}", "REQUESTED"
+    for event in ("approve", "fund_reserved", "paid"):
+        state = step("loan", state, event)
+    today = call.business_date
+    tx.execute(
+        loans.insert().values(
+            id=loan, facility=facility.id, principal=money.minor, balance=money.minor, interest_due=0,
+            accrued_exact="0;0", accrued_to=today, overpaid=0, started=today, state=state,
+            base=canonical_bytes(dict(base)).decode(),
+        )
+    )  # fmt: skip
+    lines = schedule(
+        money, rate=Fraction(facility.rate_e10, 10**10), day_count_name=facility.day_count, start=today, periods=1,
+        every=Every(facility.tenor_days, "D"), kind="bullet",
+    )  # fmt: skip
+    for number, line in enumerate(lines, start=1):
+        day = rolled(line.due)
+        tx.execute(
+            schedule_lines.insert().values(
+                loan=loan, number=number, due=line.due, rolled=day.date, is_provisional=day.is_provisional,
+                principal=line.principal.minor, interest=line.interest.minor, principal_paid=0,
+            )
+        )  # fmt: skip
+    entry = Entry("draw", f"draw/{loan}", {LOANS: money}, {DEPOSITS: money})
+    number = post(tx, entry, lender=facility.lender, business_date=today, today=today, now=call.now_s, loan=loan)
+    due = today + timedelta(days=facility.tenor_days)
+    return {"loan": loan, "state": state, "amount": money.text(), "entry": number, "due": due.isoformat()}
+
+
+def _book(tx: Tx, facility: Any, loan: str, money: Money, reference: str, call: Call) -> dict[str, Any]:
+    row = tx.execute(sa.select(loans).where(loans.c.id == loan).with_for_update()).one()
+    step("loan", row.state, "repaid")
+    lines = tx.execute(
+        sa.select(schedule_lines).where(schedule_lines.c.loan == loan).order_by(schedule_lines.c.number)
+    ).all()
+    dues = [Due(0, is_due=True, interest=row.interest_due)]
+    dues += [
+        Due(line.number, is_due=call.business_date >= line.rolled, principal=line.principal - line.principal_paid)
+        for line in lines
+    ]
+    order = NON_PERFORMING if row.state in ("NON_ACCRUAL", "DEFAULTED") else PERFORMING
+    got = spread(money, dues, order=order)
+    principal, interest = got.total("principal"), got.total("interest")
+    for number, part, minor in got.lines:
+        if part == "principal":
+            paid = (schedule_lines.c.loan == loan) & (schedule_lines.c.number == number)
+            more = schedule_lines.c.principal_paid + minor
+            tx.execute(schedule_lines.update().where(paid).values(principal_paid=more))
+    left = (row.balance - principal, row.interest_due - interest)
+    state = row.state
+    if left == (0, 0):
+        state = step("loan", row.state, "overpaid" if got.overpayment.minor else "repaid")
+    tx.execute(
+        loans.update()
+        .where(loans.c.id == loan)
+        .values(balance=left[0], interest_due=left[1], overpaid=row.overpaid + got.overpayment.minor, state=state)
+    )
+    parts = {LOANS: principal, RECEIVABLE: interest, PAYABLE: got.overpayment.minor}
+    credits_ = {account: Money(minor) for account, minor in parts.items() if minor}
+    entry = Entry("repayment", f"repayment/{facility.lender}/{reference}", {DEPOSITS: money}, credits_)
+    number = post(
+        tx, entry, lender=facility.lender, business_date=call.business_date, today=call.business_date, now=call.now_s,
+        loan=loan,
+    )  # fmt: skip
+    tx.execute(
+        payments.insert().values(
+            lender=facility.lender, reference=reference, loan=loan, amount=money.minor,
+            allocation=json.dumps(got.lines), business_date=call.business_date,
+        )
+    )  # fmt: skip
+    return {
+        "loan": loan, "state": state, "principal": Money(principal).text(), "interest": Money(interest).text(),
+        "overpayment": got.overpayment.text(), "balance": Money(left[0]).text(), "entry": number,
+    }  # fmt: skip
+
+
+def _read(text: str) -> Money:
+    return parse_money(text, is_zero_allowed=True)

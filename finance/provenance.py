@@ -1,0 +1,179 @@
+"""From what the log says about goods to six components of confidence and its knock-outs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Context as DecimalContext
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final
+
+from finance.confidence import Confidence, Reason, confidence
+from finance.policy import Policy
+
+# CBV business steps, by the stage of life that they witness.
+STAGES: Final[Mapping[str, str]] = {
+    "commissioning": "production", "creating_class_instance": "production", "transforming": "production",
+    "packing": "production", "assembling": "production", "inspecting": "inspection", "sampling": "inspection",
+    "storing": "inventory", "receiving": "inventory", "stocking": "inventory", "accepting": "inventory",
+    "holding": "inventory", "sensor_reporting": "inventory", "cycle_counting": "inventory",
+    "shipping": "logistics", "departing": "logistics", "transporting": "logistics", "arriving": "logistics",
+    "loading": "logistics", "unloading": "logistics", "retail_selling": "sales",
+}  # fmt: skip
+# Findings of followers that make goods ineligible whatever their score.
+KNOCK_OUTS: Final[Mapping[str, str]] = {
+    "proof_failed": "A stored event no longer fits its proof.",
+    "two_places": "The same unit was in two places.",
+    "recalled": "The goods are recalled.",
+    "sold": "The goods are sold.",
+    "decommissioned": "The goods are destroyed or taken out of use.",
+    "qc_reject": "Quality inspection rejected the goods.",
+    "unlicensed_custodian": "The custodian is not registered.",
+    "moved_unauthorised": "Goods left the warehouse without authorisation.",
+    "transit_too_long": "Transit took longer than planned.",
+    "book_above_sensor": "The book shows more than the sensors count.",
+    "equivocation": "A device signed two stories.",
+}
+
+
+@dataclass(frozen=True)
+class EvidenceEvent:
+    """One event of the history.
+
+    Attributes:
+        id: for people and pages: ``leaf:event``.
+        org: canonical id of the organisation that signed.
+        step: CBV business step, local name.
+        is_signed: by a key that counted by log order.
+        is_proven: its inclusion in an anchored checkpoint verified.
+        is_in_time: anchored within the policy's time.
+    """
+
+    id: str
+    org: str
+    step: str
+    time_s: int
+    is_signed: bool = True
+    is_proven: bool = True
+    is_in_time: bool = True
+
+    @property
+    def stage(self) -> str | None:
+        """The stage of life that it witnesses."""
+        return STAGES.get(self.step)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the log says about goods, as of a moment.
+
+    Attributes:
+        custody_s: when the last sensor or custody reading was taken.
+        gaps: messages missing in the sequence of a signing key, or impossible movements.
+        findings: (code, event ids) of followers; those in ``KNOCK_OUTS`` end eligibility.
+        quality: inspected grade: 1, 2, 3 or reject.
+        life: remaining part of the shelf life; None for goods that do not perish.
+    """
+
+    item: str
+    as_of_s: int
+    events: tuple[EvidenceEvent, ...]
+    custody_s: int | None
+    gaps: int = 0
+    findings: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    quality: str = "1"
+    life: Fraction | None = None
+    sensor_quantity: Fraction | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What a confidence is computed from; stored with the decision, so that it can be replayed."""
+
+    components: tuple[Fraction, ...]
+    knock_outs: tuple[Reason, ...]
+    events: Mapping[str, tuple[str, ...]]
+
+    def confidence(self, policy: Policy) -> Confidence:
+        """The confidence of these grounds."""
+        return confidence(self.components, policy, knock_outs=self.knock_outs, evidence=self.events)
+
+    def stored(self) -> dict[str, Any]:
+        """As JSON: numbers are exact fractions in text."""
+        return {
+            "components": [str(value) for value in self.components],
+            "knock_outs": [{"code": r.code, "message": r.message, "events": list(r.events)} for r in self.knock_outs],
+            "events": {name: list(ids) for name, ids in self.events.items()},
+        }
+
+    @staticmethod
+    def load(value: Mapping[str, Any]) -> "Grounds":
+        """The grounds that ``stored`` wrote."""
+        return Grounds(
+            tuple(Fraction(text) for text in value["components"]),
+            tuple(Reason(r["code"], r["message"], "100.00", tuple(r["events"])) for r in value["knock_outs"]),
+            {name: tuple(ids) for name, ids in value["events"].items()},
+        )
+
+
+def completeness(stages: Sequence[str], weights: Mapping[str, Fraction]) -> Fraction:
+    """The weighted share of required stages that are witnessed (I-1)."""
+    present = set(stages)
+    return sum((weight for stage, weight in weights.items() if stage in present), Fraction(0))
+
+
+def grounds(evidence: Evidence, policy: Policy, *, life_cycle: str = "in_stock") -> Grounds:
+    """The six components and knock-outs of some evidence.
+
+    Args:
+        life_cycle: which stages are required: ``in_stock`` for collateral, ``lifecycle`` for goods that were sold.
+    """
+    events = evidence.events
+    weights = policy.numbers("confidence", life_cycle)
+    good = [event for event in events if event.is_signed and event.is_proven]
+    stages = [event.stage for event in good if event.stage is not None]
+    components = (
+        completeness(stages, weights),
+        _share(events, [event for event in events if event.is_signed]),
+        _share(events, [event for event in events if event.is_proven and event.is_in_time]),
+        max(Fraction(0), 1 - Fraction(evidence.gaps, max(1, len(events)))),
+        _freshness(evidence, policy.integer("confidence", "freshness_tau_s")),
+        min(Fraction(1), Fraction(len({e.org for e in good}), policy.integer("confidence", "organisations_full"))),
+    )
+    cited = {
+        "signatures": tuple(event.id for event in events if not event.is_signed)[:20],
+        "proofs": tuple(event.id for event in events if not (event.is_proven and event.is_in_time))[:20],
+        "freshness": tuple(event.id for event in events[-1:]),
+        "independence": tuple(event.id for event in good[-1:]),
+    }
+    return Grounds(components, tuple(_knock_outs(evidence, weights, stages)), cited)
+
+
+def _knock_outs(evidence: Evidence, weights: Mapping[str, Fraction], stages: Sequence[str]) -> list[Reason]:
+    found = []
+    for event in evidence.events:
+        if event.stage in weights and not (event.is_signed and event.is_proven):
+            code = "proof_failed" if event.is_signed else "bad_signature"
+            message = KNOCK_OUTS["proof_failed"] if event.is_signed else "A required event has no valid signature."
+            found.append(Reason(code, message, "100.00", (event.id,)))
+            break
+    for stage, name in (("production", "production"), ("inventory", "custody")):
+        if stage not in stages:
+            found.append(Reason(f"no_{name}_event", f"There is no valid {name} event.", "100.00"))
+    for code, ids in evidence.findings:
+        if code in KNOCK_OUTS:
+            found.append(Reason(code, KNOCK_OUTS[code], "100.00", ids))
+    if evidence.quality == "reject":
+        found.append(Reason("qc_reject", KNOCK_OUTS["qc_reject"], "100.00"))
+    return found
+
+
+def _share(events: Sequence[EvidenceEvent], good: Sequence[EvidenceEvent]) -> Fraction:
+    return Fraction(len(good), len(events)) if events else Fraction(0)
+
+
+def _freshness(evidence: Evidence, tau_s: int) -> Fraction:
+    if evidence.custody_s is None:
+        return Fraction(0)
+    age = max(0, evidence.as_of_s - evidence.custody_s)
+    exact = DecimalContext(prec=40).divide(Decimal(-age), Decimal(tau_s))
+    return Fraction(DecimalContext(prec=28).exp(exact))
