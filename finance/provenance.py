@@ -149,7 +149,7 @@ def grounds(evidence: Evidence, policy: Policy, *, life_cycle: str = "in_stock")
 
 
 def _knock_outs(evidence: Evidence, weights: Mapping[str, Fraction], stages: Sequence[str]) -> list[Reason]:
-    found = []
+    found = [Reason(code, KNOCK_OUTS[code], "100.00", ids) for code, ids in evidence.findings if code in KNOCK_OUTS]
     for event in evidence.events:
         if event.stage in weights and not (event.is_signed and event.is_proven):
             code = "proof_failed" if event.is_signed else "bad_signature"
@@ -159,9 +159,6 @@ def _knock_outs(evidence: Evidence, weights: Mapping[str, Fraction], stages: Seq
     for stage, name in (("production", "production"), ("inventory", "custody")):
         if stage not in stages:
             found.append(Reason(f"no_{name}_event", f"There is no valid {name} event.", "100.00"))
-    for code, ids in evidence.findings:
-        if code in KNOCK_OUTS:
-            found.append(Reason(code, KNOCK_OUTS[code], "100.00", ids))
     if evidence.quality == "reject":
         found.append(Reason("qc_reject", KNOCK_OUTS["qc_reject"], "100.00"))
     return found
