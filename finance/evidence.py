@@ -236,3 +236,13 @@ def _stage(event: LoggedEvent) -> str | None:
 def _step(event: LoggedEvent) -> str:
     term = event.clear.get("bizStep")
     return biz_step(term) if isinstance(term, str) else ""
+
+
+def packed_in(tx: Tx, item: str) -> list[str]:
+    """Everything packed inside a thing now, recursively: ``Context.contents``."""
+    return contents(tx, item, is_recursive=True)
+
+
+def lots_of(tx: Tx, units: Iterable[str]) -> dict[str, str]:
+    """By unit its lot, as far as the log says: ``Context.lots``. Makers register these lots' quantities first."""
+    return {state.id: state.lot for state in item_states_of(tx, units).values() if state.lot is not None}
