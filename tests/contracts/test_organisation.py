@@ -179,4 +179,4 @@ def test_a_regulator_does_not_become_pauser_or_admin(world: World) -> None:
 
 def test_a_registry_without_an_admin_is_refused(world: World) -> None:
     with pytest.raises(Exception, match="constructor"):
-        deploy(world.node, "OrganisationRegistry", NOBODY, sender=ADMIN)
+        deploy(world.node, world.organisations.artifact, NOBODY, sender=ADMIN)

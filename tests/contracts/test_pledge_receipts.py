@@ -352,7 +352,7 @@ def test_a_custodian_with_a_new_key_goes_on_and_the_old_key_does_not(world: Worl
 @pytest.mark.parametrize("values", [(NOBODY, STRANGER, h("k")), (ADMIN, NOBODY, h("k")), (ADMIN, STRANGER, ZERO)])
 def test_a_wrong_deployment_is_refused(world: World, values: tuple[object, ...]) -> None:
     with pytest.raises(Exception, match="constructor"):
-        deploy(world.node, "PledgeRegistry", *values, sender=ADMIN)
+        deploy(world.node, world.pledges.artifact, *values, sender=ADMIN)
 
 
 def test_the_deployment_can_be_read(world: World) -> None:

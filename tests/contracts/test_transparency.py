@@ -266,4 +266,4 @@ def test_the_registries_are_bound_for_life(world: World) -> None:
 
     for values in ((NOBODY, STRANGER, STRANGER), (ADMIN, NOBODY, STRANGER), (ADMIN, STRANGER, NOBODY)):
         with pytest.raises(Exception, match="constructor"):
-            deploy(world.node, "TransparencyLog", *values, sender=ADMIN)
+            deploy(world.node, world.log.artifact, *values, sender=ADMIN)
