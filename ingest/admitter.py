@@ -25,6 +25,7 @@ from ledger.store import Admission, admit, admit_record
 from ledger.tables import counters, keys, messages
 
 _REGISTER_TRIES = 20
+_PARALLEL_MIN = 32
 
 
 @dataclass(frozen=True)
@@ -116,18 +117,20 @@ class Admitter:
             info = found[one.envelope.kid]
             return guarded(lambda: judge(one, info, aud=self._service.aud, now=now), one.delivery, one.name)
 
-        if self._executor is None or len(batch) < 8:
+        if self._executor is None or len(batch) < _PARALLEL_MIN:
             return [decide_one(one) for one in batch], version
-        return list(self._executor.map(decide_one, batch)), version
+        half = (len(batch) + 1) // 2
+        parts = self._executor.map(lambda part: [decide_one(one) for one in part], (batch[:half], batch[half:]))
+        return [decision for part in parts for decision in part], version
 
     def _commit_singly(self, decisions: Sequence[Decision], version: int, *, is_replay: bool) -> list[Answer]:
         answers: list[Answer] = []
         for decision in decisions:
             try:
                 answers += self._commit([decision], version, is_replay=is_replay)
-            except RegisterMoved:
-                # The caller has no answer for it; the device sends it again.
-                continue
+            except RegisterMoved as moved:
+                # The same batch comes again; what is stored by now is then a duplicate and gets its receipt.
+                raise Unavailable("A key changed while a batch was taken apart.", code="register_busy") from moved
             except (Unavailable, Broken):
                 raise
             except Exception as error:  # noqa: BLE001 - this is the message that breaks the store

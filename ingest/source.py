@@ -20,7 +20,8 @@ from ingest.topics import SHARED_EVENTS, read_broker_url
 
 RECEIVE_MAX = 2_000
 SESSION_EXPIRY_S = 86_400
-PUBLISHING_MAX = 1_000
+# Brokers take at least this many at once by default; paho cannot lower the number once the broker has told its own.
+PUBLISHING_MAX = 20
 PUBLISH_QUEUE_MAX = 10_000
 
 _log = structlog.get_logger(__name__)
@@ -162,13 +163,11 @@ class MqttSource:
             self._waiting.clear()
             self._state = SourceState(False, sentence)
 
-    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
+    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
             self._forget(f"The broker refuses us: {reason}.")
             _log.warning("broker_refuses", reason=str(reason))
             return
-        theirs = getattr(properties, "ReceiveMaximum", PUBLISHING_MAX)
-        client.max_inflight_messages_set(min(PUBLISHING_MAX, theirs))
         client.subscribe(SHARED_EVENTS, options=SubscribeOptions(qos=1, retainAsPublished=True))
 
     def _on_subscribe(self, _client: mqtt.Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
