@@ -71,7 +71,7 @@ def map_root(values: Mapping[bytes, bytes]) -> bytes:
 
 def prove(values: Mapping[bytes, bytes], key: bytes) -> MapProof:
     """The proof that ``key`` holds its value, or that it is absent."""
-    entries = sorted(values.items())
+    entries: Sequence[tuple[bytes, bytes]] = sorted(values.items())
     siblings: list[bytes] = []
     depth = 0
     while len(entries) > 1:

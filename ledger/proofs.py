@@ -163,9 +163,9 @@ class _Walk:
                 signed = read_entry(bytes(row.jwt), [text for event in texts for text in event])
                 items = split_items(bytes(row.items))
                 self.loaded[row.leaf] = _Loaded(signed.jwt, signed, None, items, json.loads(bytes(row.item_ids)))
-            for row in self._tx.execute(_RECORDS.where(entries.c.leaf.in_(part))):
-                record = read_record(bytes(row.raw))
-                self.loaded[row.leaf] = _Loaded(record.raw, None, record)
+            for found in self._tx.execute(_RECORDS.where(entries.c.leaf.in_(part))):
+                record = read_record(bytes(found.raw))
+                self.loaded[found.leaf] = _Loaded(record.raw, None, record)
 
 
 _MESSAGES = (

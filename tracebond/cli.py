@@ -1,6 +1,5 @@
 """The ``tracebond`` command: one door to every part, with help that teaches."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -203,17 +202,9 @@ def epcis_hash(file: Path, profile: str, prehash: bool) -> None:
     hash_file(file, profile=profile, is_prehash=prehash, say=click.echo)
 
 
-def _register_finance() -> None:
+def main() -> None:
+    """The entry point of the ``tracebond`` command."""
     from tracebond.finance_cli import finance
 
     cli.add_command(finance)
-
-
-def print_json(value: object) -> str:
-    """Pretty JSON text for people and programs."""
-    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
-
-
-def main() -> None:
-    """The entry point of the ``tracebond`` command."""
     cli(prog_name="tracebond")

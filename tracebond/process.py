@@ -1,0 +1,345 @@
+"""The processes: all in one, or one part each for several processes on one database."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import create_app
+from api.services import Services, WebSettings
+from contracts.clients import PledgeRegistryClient, TransparencyLogClient
+from core.canonical import b64u
+from core.errors import Unavailable
+from core.records import common, sign_record
+from finance.commandlog import mark_audited, waiting_audits
+from finance.evidence import LedgerEvidence, lots_of, packed_in
+from finance.model import Context
+from finance.policy import load_policy
+from finance.reconcile import reconcile
+from ingest.broker import EmbeddedBroker
+from ingest.pipeline import Worker, service_of
+from ingest.source import MqttSource
+from ingest.topics import DeviceName, device_name
+from ledger.anchor import Anchorer, AnchorSettings
+from ledger.chain_tx import ChainSender
+from ledger.followers import run_once
+from ledger.itemmap import ProofMap, proof_size
+from ledger.keys import keys_of
+from ledger.log import Block, Sequencer
+from ledger.state import views
+from ledger.store import admit_record
+from tracebond.enrol import Enrolment
+from tracebond.loops import Loops, now_ms, now_s
+from tracebond.parts import Parts, open_parts
+from tracebond.settings import Settings
+
+AUDITS_MAX = 200
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Proofs:
+    """The item map at the last final anchored size, and the one who may touch it."""
+
+    maps: ProofMap
+    lock: threading.Lock
+
+    def advance(self, parts: Parts) -> bool:
+        """Move the map to the newest final size; true when it moved."""
+        with parts.db.reading() as tx:
+            size = proof_size(tx)
+            if size <= self.maps.size:
+                return False
+            with self.lock:
+                self.maps.advance(tx, size)
+        return True
+
+
+class Running:
+    """One process: open parts, worker threads, and what has to be closed at the end."""
+
+    def __init__(self, parts: Parts, on_failure: Callable[[], None] = lambda: None) -> None:
+        self.parts = parts
+        self.loops = Loops(on_failure)
+        self.proofs = Proofs(ProofMap(), threading.Lock())
+        self.broker: EmbeddedBroker | None = None
+        self.source: MqttSource | None = None
+        self.finance = self._finance()
+
+    def add_sequencer(self) -> None:
+        """Sequencer, anchorer and sender of chain_txs."""
+        parts, settings = self.parts, self.parts.settings
+        sequencer = Sequencer(
+            parts.db,
+            parts.keyfiles.checkpoint,
+            settings.origin,
+            block=lambda: newest_block(parts),
+            heartbeat_s=settings.heartbeat_s // 2,
+        )
+        sequencer.open()
+        anchoring = AnchorSettings(interval_ms=int(settings.anchor_s * 1_000), leaves=settings.anchor_leaves)
+        anchorer = Anchorer(parts.db, parts.chain, anchoring)
+        anchorer.check_start(now_ms=now_ms())
+        sender = ChainSender(parts.db, parts.chain, parts.signer)
+
+        def sequence() -> bool:
+            made = sequencer.step(now_s())
+            return made is not None and made.has_more
+
+        def chain() -> bool:
+            self._sign_audits()
+            anchored = anchorer.step(now_ms())
+            return not sender.step(now_ms()).is_idle or anchored is not None
+
+        self.loops.add("sequencer", sequence, idle_s=settings.checkpoint_s)
+        self.loops.add("anchorer", chain, idle_s=0.25)
+
+    def add_ingest(self, client_id: str) -> None:
+        """The broker (a child when none is set) and one ingest worker."""
+        parts, settings = self.parts, self.parts.settings
+        url = settings.broker_url
+        if not url:
+            self.broker = EmbeddedBroker(settings.data)
+            url = self.broker.start()
+        self.source = MqttSource(url, client_id)
+        service = service_of(
+            aud=settings.service_id,
+            log=settings.origin,
+            promise_s=settings.promise_s,
+            heartbeat_s=settings.heartbeat_s,
+        )
+        worker = Worker(
+            self.source,
+            parts.db,
+            service,
+            operator_key=parts.keyfiles.operator,
+            receipt_key=parts.keyfiles.receipt,
+        )
+        self.loops.add("ingest", worker.run_once, idle_s=0.01)
+
+    def add_followers(self) -> None:
+        """State and history, then finance's reconciler."""
+        parts, follower = self.parts, views()
+
+        def follow() -> bool:
+            return run_once(parts.db, follower) > 0
+
+        def settle() -> bool:
+            steps = reconcile(parts.db, self.finance, now=now_s())
+            return bool(steps.moved)
+
+        self.loops.add("followers", follow, idle_s=0.3)
+        self.loops.add("finance", settle, idle_s=0.5)
+
+    def add_proofs(self) -> None:
+        """The map that proofs are made from."""
+        self.loops.add("proofs", lambda: self.proofs.advance(self.parts), idle_s=0.3)
+
+    def web(self, url: str, *, is_demo: bool = False) -> FastAPI:
+        """The web application over these parts."""
+        parts, settings = self.parts, self.parts.settings
+        shown = WebSettings(
+            base_url=settings.public_url.rstrip("/") or url,
+            service=settings.service_id,
+            origin=settings.origin,
+            log_contract=parts.deployment.log_contract,
+            chain_id=parts.deployment.chain_id,
+            log_id=parts.deployment.log_id,
+            is_demo=is_demo,
+            is_own_chain=parts.chain.is_development,
+        )
+        return create_app(
+            Services(
+                db=parts.db,
+                settings=shown,
+                chain=parts.chain,
+                maps=self.proofs.maps,
+                place=parts.place,
+                proof_lock=self.proofs.lock,
+                finance=self.finance,
+                broker_problem=self._broker_problem,
+            )
+        )
+
+    def admit_devices(self, names: Iterable[DeviceName]) -> dict[DeviceName, str]:
+        """Let devices in at the child broker; passwords of those that are new. Another broker is its operator's."""
+        if self.broker is None:
+            return {}
+        with self.parts.db.reading() as tx:
+            known = {device_name(key.org, key.iss) for key in keys_of(tx, use="device") if not key.is_ended}
+        return self.broker.access.sync({*known, *names})
+
+    def close(self) -> None:
+        """End threads, source and broker, in this order."""
+        self.loops.stop()
+        if self.source is not None:
+            self.source.close()
+        if self.broker is not None:
+            self.broker.stop()
+        self.parts.close()
+
+    def _finance(self) -> Context:
+        parts, policy = self.parts, load_policy()
+        anchored = TransparencyLogClient(parts.chain, parts.deployment.log_contract)
+        return Context(
+            k=parts.goods_secret,
+            registry=PledgeRegistryClient(parts.chain, parts.deployment.pledges),
+            signer=parts.signer,
+            assess=LedgerEvidence(policy, lambda size: anchored.root_at(parts.deployment.log_id, size)),
+            contents=packed_in,
+            lots=lots_of,
+            policy=policy,
+        )
+
+    def _sign_audits(self) -> None:
+        """Rows of the command log become ``audit`` records of the operator."""
+        parts, settings = self.parts, self.parts.settings
+        with parts.db.reading() as tx:
+            waiting = waiting_audits(tx, AUDITS_MAX)
+        if not waiting:
+            return
+        with parts.db.transaction() as tx:
+            for number, row_hash in waiting:
+                payload = common(
+                    t="audit", aud=settings.service_id, log=settings.origin, org=parts.operator, iat=now_s()
+                ) | {"row": b64u(row_hash)}
+                admit_record(tx, sign_record(payload, parts.keyfiles.operator), now_ms=now_ms())
+                mark_audited(tx, number, now=now_s())
+
+    def _broker_problem(self) -> str:
+        if self.source is None or self.source.state.is_connected:
+            return ""
+        return self.source.state.sentence
+
+
+def newest_block(parts: Parts) -> Block | None:
+    """The newest final block, for state leaves; None while the chain is away, so that the log goes on."""
+    try:
+        number = parts.chain.final_block_number()
+        block_hash = parts.chain.block_hash(number)
+    except Unavailable:
+        return None
+    return None if block_hash is None else (parts.chain.chain_id, number, block_hash)
+
+
+def configure_logs(level: str) -> None:
+    """Structured lines on standard error, from ``level`` up."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+    logging.basicConfig(level=max(number, logging.WARNING))
+
+
+def all_in_one(
+    settings: Settings, *, new_chain: bool = False, on_failure: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Running:  # fmt: skip
+    """Everything in one process, started: the operator is registered and devices may connect."""
+    parts = open_parts(settings, new_chain=new_chain, say=say)
+    running = Running(parts, on_failure)
+    running.add_sequencer()
+    running.loops.start()
+    say("registering the operator")
+    enrolment = Enrolment(parts)
+    enrolment.operator()
+    enrolment.wait_sequenced([parts.keyfiles.receipt.thumbprint()])
+    say("starting the broker")
+    running.add_ingest("ingest-1")
+    running.add_followers()
+    running.add_proofs()
+    running.loops.start()
+    running.admit_devices(())
+    return running
+
+
+def run_server(settings: Settings, *, new_chain: bool) -> None:
+    """``tracebond up``: uvicorn owns the main thread; a dead worker ends the process with an error."""
+    configure_logs(settings.log_level)
+    server_box: list[uvicorn.Server] = []
+
+    def stop() -> None:
+        for server in server_box:
+            server.should_exit = True
+
+    running = all_in_one(settings, new_chain=new_chain, on_failure=stop, say=lambda text: _log.info(text))
+    try:
+        server, socket = web_server(running, settings)
+        server_box.append(server)
+        server.run(sockets=[socket])
+    finally:
+        running.close()
+    _end(running)
+
+
+def web_server(running: Running, settings: Settings, *, is_demo: bool = False) -> tuple[uvicorn.Server, Any]:
+    """A server and its bound socket; port 0 takes a free one."""
+    config = uvicorn.Config(
+        FastAPI(), host=settings.host, port=settings.port, log_level="warning", access_log=False, server_header=False
+    )
+    socket = config.bind_socket()
+    host, port = socket.getsockname()[:2]
+    url = f"http://{host}:{port}"
+    config.app = running.web(url, is_demo=is_demo)
+    _log.info("serving", url=url)
+    return uvicorn.Server(config), socket
+
+
+def run_ingest(settings: Settings, *, client_id: str) -> None:
+    """``tracebond ingest``."""
+    running = _one_part(settings)
+    running.add_ingest(client_id)
+    _run_until_stopped(running)
+
+
+def run_sequence(settings: Settings) -> None:
+    """``tracebond sequence``."""
+    running = _one_part(settings)
+    running.add_sequencer()
+    running.loops.start()
+    Enrolment(running.parts).operator()
+    _run_until_stopped(running)
+
+
+def run_follow(settings: Settings) -> None:
+    """``tracebond follow``."""
+    running = _one_part(settings)
+    running.add_proofs()
+    running.add_followers()
+    _run_until_stopped(running)
+
+
+def run_serve(settings: Settings) -> None:
+    """``tracebond serve``."""
+    running = _one_part(settings)
+    running.add_proofs()
+    running.loops.start()
+    try:
+        server, socket = web_server(running, settings)
+        server.run(sockets=[socket])
+    finally:
+        running.close()
+    _end(running)
+
+
+def _one_part(settings: Settings) -> Running:
+    configure_logs(settings.log_level)
+    return Running(open_parts(settings))
+
+
+def _run_until_stopped(running: Running) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: running.loops.ask_to_stop())
+    running.loops.start()
+    running.loops.wait()
+    running.close()
+    _end(running)
+
+
+def _end(running: Running) -> None:
+    if running.loops.failure is not None:
+        raise running.loops.failure
