@@ -38,7 +38,7 @@ from tracebond.settings import Settings
 
 WAIT_S = 180.0
 DEMO = "demo"
-LENT = "5000.00"
+LENT = "3000.00"
 PRICE, COST = "328.00", "296.00"
 
 
@@ -190,7 +190,7 @@ class Demo:
         tokens = {login.who: login.token for login in self._logins(is_new=False)}
         people = [Person(self._url, tokens[who]) for who in _ACTORS]
         day = BankDay(Staff(*people), bank=lenders[0].id, rival_bank=lenders[1].id, say=self._say)
-        first, second = (self._goods(found) for found in self._plan.collateral[:2])
+        first, *others = (self._goods(found) for found in self._plan.collateral[:2])
         day.prepare(first)
         pledged = {found.lot for found in self._plan.collateral[:2]}
         counts = {lot.id: lot.tins for lot in self._plan.lots if lot.id in pledged}
@@ -199,7 +199,8 @@ class Demo:
         day.try_elsewhere(first, LENT)
         day.story.refused.append(self._ask_contract(first))
         day.repay_and_release(first, made, LENT)
-        day.lend(second, LENT)
+        # A story of few units has one pallet in the warehouse: it is pledged again, which is right once it was released.
+        day.lend(others[0] if others else first, LENT)
         Staff(*people).close()
         return day
 
