@@ -199,7 +199,7 @@ class Demo:
         day.try_elsewhere(first, LENT)
         day.story.refused.append(self._ask_contract(first))
         day.repay_and_release(first, made, LENT)
-        # A story of few units has one pallet in the warehouse: it is pledged again, which is right once it was released.
+        # A story of few units has one pallet in the warehouse: once released, it may be pledged again.
         day.lend(others[0] if others else first, LENT)
         Staff(*people).close()
         return day

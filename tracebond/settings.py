@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     )
     service_id: str = Field("tracebond.local", description="Name of this environment; every message names it as aud.")
     log_origin: str = Field("", description="Origin of the log in checkpoints; empty: the service id and /log.")
-    operator_gln: str = Field("9521000000009", description="GLN of the organisation that operates this service.")
+    operator_gln: str = Field("9526011000019", description="GLN of the organisation that operates this service.")
     checkpoint_s: float = Field(1.0, gt=0, description="Seconds between checkpoints while entries arrive.")
     anchor_s: float = Field(10.0, gt=0, description="Seconds between anchors on the chain while the log grows.")
     anchor_leaves: int = Field(50_000, gt=0, description="Anchor earlier when this many leaves are waiting.")

@@ -19,7 +19,7 @@ from tracebond.running import broker_access, broker_url
 from tracebond.settings import Settings
 
 # A made-up partner under the demonstration prefix, whose documents are sent.
-SENDER = OrganisationSpec("9521000000016", "Document sender (simulated)", "maker")
+SENDER = OrganisationSpec("9529999000019", "Document sender (simulated)", "maker")
 DEVICE = "document-sender"
 
 
