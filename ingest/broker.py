@@ -63,7 +63,7 @@ def mosquitto_config(
         "set_tcp_nodelay true",
         "sys_interval 0",
         "",
-        "# Saving at each change costs three quarters of the rate; saving each second loses at most a second after",
+        "# Saving at each change costs three quarters of the rate; saving each second loses at most two seconds after",
         "# kill -9, and a device keeps all of it until it has a receipt.",
         "persistence true",
         f"persistence_location {folder / 'state'}/",

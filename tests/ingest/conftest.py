@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from ingest.broker import EmbeddedBroker
+from ledger.database import Database
+from tests.ingest.rig import Rig
 
 
 @pytest.fixture
@@ -14,3 +16,13 @@ def broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
     started.start()
     yield started
     started.stop()
+
+
+@pytest.fixture
+def rig(database: Database) -> Rig:
+    return Rig(database)
+
+
+@pytest.fixture
+def small_rig(sqlite_database: Database) -> Rig:
+    return Rig(sqlite_database)

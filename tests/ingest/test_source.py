@@ -1,0 +1,171 @@
+"""The MQTT source against a real Mosquitto: what comes again, and what a lost connection voids."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ingest.broker import EmbeddedBroker
+from ingest.source import Delivery, MqttSource
+from ingest.topics import DeviceName
+from tests.ingest.test_broker import Peer, wait_for
+
+DEVICE = DeviceName("9520000000004", "first")
+
+
+@pytest.fixture
+def device(broker: EmbeddedBroker) -> Iterator[Peer]:
+    peer = Peer(broker, DEVICE.username, broker.access.add(DEVICE))
+    yield peer
+    peer.close()
+
+
+def connected(broker: EmbeddedBroker, name: str = "worker-1", **more: int) -> MqttSource:
+    source = MqttSource(broker.url, name, **more)
+    wait_for(lambda: source.state.is_connected)
+    return source
+
+
+def collect(source: MqttSource, count: int, timeout_s: float = 8) -> list[Delivery]:
+    found: list[Delivery] = []
+    deadline = time.monotonic() + timeout_s
+    while len(found) < count and time.monotonic() < deadline:
+        found += source.receive(1_000, 0.1)
+    return found
+
+
+def send(device: Peer, numbers: range) -> None:
+    for number in numbers:
+        assert device.may_publish(DEVICE.events, b"%d" % number)
+
+
+def payloads(deliveries: list[Delivery]) -> list[bytes]:
+    return [delivery.payload for delivery in deliveries]
+
+
+def test_deliveries_come_in_order_and_stay_acknowledged(broker: EmbeddedBroker, device: Peer) -> None:
+    source = connected(broker)
+    send(device, range(50))
+
+    found = collect(source, 50)
+    source.ack([delivery.token for delivery in found if delivery.token])
+    source.close()
+
+    assert payloads(found) == [b"%d" % number for number in range(50)]
+    assert {delivery.topic for delivery in found} == {DEVICE.events}
+    again = connected(broker)
+    assert collect(again, 1, timeout_s=0.5) == []
+    again.close()
+
+
+def test_what_was_not_acknowledged_comes_again(broker: EmbeddedBroker, device: Peer) -> None:
+    source = connected(broker)
+    send(device, range(10))
+    found = collect(source, 10)
+    source.ack([delivery.token for delivery in found[:4] if delivery.token])
+    time.sleep(0.2)
+    source.close()
+
+    again = connected(broker)
+
+    assert payloads(collect(again, 6)) == [b"%d" % number for number in range(4, 10)]
+    again.close()
+
+
+def test_messages_wait_for_a_worker_that_is_away(broker: EmbeddedBroker, device: Peer) -> None:
+    connected(broker).close()
+    send(device, range(20))
+
+    source = connected(broker)
+
+    assert payloads(collect(source, 20)) == [b"%d" % number for number in range(20)]
+    source.close()
+
+
+def test_two_workers_share_the_stream(broker: EmbeddedBroker, device: Peer) -> None:
+    first, second = connected(broker, "worker-1"), connected(broker, "worker-2")
+
+    send(device, range(40))
+
+    by_first, by_second = collect(first, 40, timeout_s=1), collect(second, 40, timeout_s=1)
+    assert sorted(payloads([*by_first, *by_second])) == sorted(b"%d" % number for number in range(40))
+    assert by_first
+    assert by_second
+    first.close()
+    second.close()
+
+
+def test_broker_never_gives_more_than_the_receive_maximum(broker: EmbeddedBroker, device: Peer) -> None:
+    source = connected(broker, receive_max=5)
+    send(device, range(12))
+
+    found = collect(source, 12, timeout_s=1)
+    assert len(found) == 5
+    source.ack([delivery.token for delivery in found if delivery.token])
+
+    assert payloads(collect(source, 5)) == [b"%d" % number for number in range(5, 10)]
+    assert source.overflows == 0
+    source.close()
+
+
+def test_tokens_of_a_lost_connection_are_void(broker: EmbeddedBroker, device: Peer) -> None:
+    source = connected(broker)
+    send(device, range(3))
+    old = collect(source, 3)
+    time.sleep(2.5)
+
+    kill(broker)
+    wait_for(lambda: not source.state.is_connected)
+    wait_for(lambda: source.state.is_connected, timeout_s=10)
+    source.ack([delivery.token for delivery in old if delivery.token])
+    again = collect(source, 3)
+
+    assert payloads(again) == payloads(old)
+    assert not {delivery.token for delivery in old} & {delivery.token for delivery in again}
+    source.close()
+
+
+def test_broker_that_is_away_is_waited_for(broker: EmbeddedBroker) -> None:
+    url = broker.url
+    broker.stop()
+    source = MqttSource(url, "worker-1")
+
+    assert source.receive(10, 0.2) == []
+    assert not source.state.is_connected
+    assert source.publish([(DEVICE.receipts, b"x")]) == 0
+
+    back = EmbeddedBroker(broker._data_dir)
+    back.start()
+    wait_for(lambda: source.state.is_connected, timeout_s=10)
+    source.close()
+    back.stop()
+
+
+def test_refused_worker_says_so(broker: EmbeddedBroker) -> None:
+    source = MqttSource(broker.url.replace("tb-ingest:", "tb-ingest:x"), "worker-1")
+
+    wait_for(lambda: "refuses" in source.state.sentence or "lost" in source.state.sentence)
+
+    assert not source.state.is_connected
+    source.close()
+
+
+def test_answers_reach_their_device(broker: EmbeddedBroker, device: Peer) -> None:
+    assert device.may_subscribe(DEVICE.receipts)
+    source = connected(broker)
+
+    taken = source.publish([(DEVICE.receipts, b"%d" % number) for number in range(500)])
+
+    assert taken == 500
+    wait_for(lambda: [payload for _, payload in device.messages] == [b"%d" % number for number in range(500)])
+    source.close()
+
+
+def kill(broker: EmbeddedBroker) -> None:
+    pid = broker.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    is_back: Callable[[], bool] = lambda: broker.is_running and broker.pid != pid  # noqa: E731
+    wait_for(is_back)
