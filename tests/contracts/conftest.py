@@ -1,11 +1,23 @@
 """Fixtures of the contract tests: each test runs on eth-tester and on Anvil, from the same fresh state."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.contracts.harness import AnvilNode, EthTesterNode, Node, rolled_back
 from tests.contracts.world import World, make_world
+
+HERE = Path(__file__).parent
+# Quick enough for `make check`, on the chain that needs no other program.
+QUICK = {"organisation", "transparency", "pledge_split"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick contract tests on eth-tester as unit tests."""
+    for item in items:
+        if item.path.parent == HERE and item.path.stem.removeprefix("test_") in QUICK and "[eth-tester" in item.name:
+            item.add_marker(pytest.mark.unit)
 
 
 @pytest.fixture(scope="session")

@@ -217,15 +217,18 @@ def test_artifacts_are_plain_json() -> None:
 
 def test_every_property_names_tests_that_exist() -> None:
     properties = (compiler.SOURCES.parent / "PROPERTIES.md").read_text()
-    written = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
-    defined = set(re.findall(r"^def (test_\w+)\(", written, re.MULTILINE))
+    tests = Path(__file__).parents[1]
+    python = [path.read_text() for name in ("contracts", "campaign") for path in (tests / name).glob("test_*.py")]
+    solidity = [path.read_text() for path in (tests / "campaign").glob("*/test/*.sol")]
+    defined = set(re.findall(r"^def (test_\w+)\(", "".join(python), re.MULTILINE))
+    defined |= set(re.findall(r"function ((?:testFuzz|invariant|check)_\w+)\(", "".join(solidity)))
     rows = [line for line in properties.splitlines() if re.match(r"\| [TOPA]\d+ ", line)]
 
     numbers = [line.split("|")[1].strip() for line in rows]
 
     assert len(numbers) == len(set(numbers)) >= 40
     assert [line for line in rows if not re.search(r"`test_\w+`", line.rpartition("|")[0])] == []
-    assert sorted(set(re.findall(r"`(test_\w+)`", properties)) - defined) == []
+    assert sorted(set(re.findall(r"`((?:test|testFuzz|invariant|check)_\w+)`", properties)) - defined) == []
 
 
 def test_contracts_call_nothing_but_the_registry() -> None:

@@ -64,6 +64,17 @@ def test_only_a_maker_registers_a_lot(world: World) -> None:
             world.pledges.set_capacity(LOT, 1000, sender=sender)
 
 
+@pytest.mark.parametrize("quantity", [1, 2**64 - 1])
+def test_the_smallest_and_the_largest_capacity_are_taken(world: World, quantity: int) -> None:
+    with_lot(world, quantity)
+
+    world.sealed(1, {LOT: quantity})
+
+    assert world.pledges.claimed(LOT) == world.pledges.capacity(LOT) == quantity
+    with refused("over capacity", world.pledges):
+        world.pledges.register(number(2), OWNER, [LOT], [1], sender=CUSTODIAN)
+
+
 @pytest.mark.parametrize("quantity", [0, 2**64, 2**256 - 1])
 def test_a_wrong_capacity_is_refused(world: World, quantity: int) -> None:
     with refused("bad quantity", world.pledges):
