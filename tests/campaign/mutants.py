@@ -110,12 +110,13 @@ def is_noticed(mutant: Mutant) -> str | None:
     return failed.group(1) if failed else f"pytest ended with {done.returncode}"
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    """Run the chosen mutants; 1 when one survives unexplained."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=compiler.NAMES, help="one contract")
     parser.add_argument("--every", type=int, default=1, help="each n-th mutant alone")
     parser.add_argument("--json", type=Path, help="write the result here too")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     chosen = [m for name in compiler.NAMES if options.only in (None, name) for m in mutants(name)]
     rows, survivors = [], 0
     for mutant in chosen[:: options.every]:
