@@ -13,14 +13,13 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.services import Services, WebSettings
-from contracts.clients import PledgeRegistryClient, TransparencyLogClient
+from contracts.clients import PledgeRegistryClient
 from core.canonical import b64u
 from core.errors import Unavailable
 from core.records import common, sign_record
+from finance.assess import LogEvidence
 from finance.commandlog import mark_audited, waiting_audits
-from finance.evidence import LedgerEvidence, lots_of, packed_in
 from finance.model import Context
-from finance.policy import load_policy
 from finance.reconcile import reconcile
 from ingest.broker import EmbeddedBroker
 from ingest.pipeline import Worker, service_of
@@ -185,16 +184,15 @@ class Running:
         self.parts.close()
 
     def _finance(self) -> Context:
-        parts, policy = self.parts, load_policy()
-        anchored = TransparencyLogClient(parts.chain, parts.deployment.log_contract)
+        parts = self.parts
+        evidence = LogEvidence(self.proofs.maps, parts.place, parts.chain, self.proofs.lock)
         return Context(
             k=parts.goods_secret,
             registry=PledgeRegistryClient(parts.chain, parts.deployment.pledges),
             signer=parts.signer,
-            assess=LedgerEvidence(policy, lambda size: anchored.root_at(parts.deployment.log_id, size)),
-            contents=packed_in,
-            lots=lots_of,
-            policy=policy,
+            assess=evidence,
+            contents=evidence.contents,
+            lots=evidence.lots,
         )
 
     def _sign_audits(self) -> None:
