@@ -88,11 +88,20 @@ class BrokerAccess:
         admin: the broker, with the name and password of ``tb-admin``.
         offline: edits the plugin's state file while the broker is stopped, where the broker is ours. The plugin
             rewrites its whole file at each command, which takes minutes for thousands of devices at once.
+        authority: PEM file of the authority that signed the broker's certificate, for ``mqtts``.
         timeout_s: how long one answer of the plugin may take.
     """
 
-    def __init__(self, admin: BrokerAddress, *, offline: Offline | None = None, timeout_s: float = 20) -> None:
+    def __init__(
+        self,
+        admin: BrokerAddress,
+        *,
+        offline: Offline | None = None,
+        authority: str | None = None,
+        timeout_s: float = 20,
+    ) -> None:
         self._admin = admin
+        self._authority = authority
         self._offline = offline
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
@@ -176,7 +185,7 @@ class BrokerAccess:
         client = mqtt.Client(CallbackAPIVersion.VERSION2, f"{ADMIN}-{mark}", protocol=mqtt.MQTTv5)
         client.username_pw_set(self._admin.username, self._admin.password)
         if self._admin.is_tls:
-            client.tls_set()
+            client.tls_set(ca_certs=self._authority)
         client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
         try:
             client.connect(self._admin.host, self._admin.port)

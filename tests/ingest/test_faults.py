@@ -29,7 +29,7 @@ from tests.ingest.rig import RECEIPT_KEY
 from tests.ledger.world import AUD, LOG, MAKER, NOW, OPERATOR, World, seen
 
 NAMES = ("line-1", "gate-1", "scale-1", "lab-1")
-EACH = 400
+EACH = 150
 
 
 class Plant:
@@ -55,7 +55,7 @@ class Plant:
                     password=passwords[wired[name]],
                 ),
                 self.world.devices[name],
-                resend_s=1.0,
+                resend_s=0.7,
             )
             for name in NAMES
         ]
@@ -103,7 +103,7 @@ def test_worker_killed_in_mid_stream_loses_and_doubles_nothing(
     worker = spawn(database_url, broker)
     plant.fleet.start()
     kills = 0
-    while plant.fleet.pending and kills < 4:
+    while plant.fleet.pending and kills < 3:
         before = plant.fleet.pending
         deadline = time.monotonic() + 15
         while plant.fleet.pending == before and time.monotonic() < deadline:
