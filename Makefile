@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo up test check format soak lock clean
+.PHONY: help setup setup-test demo up test static check format soak lock clean
 PY := .venv/bin/python
 ARGS ?=
 
@@ -20,7 +20,7 @@ up: setup ## Start the all-in-one server on ./var
 
 test: setup-test ## Run everything: format, lint, types, layers and all tests, on real parts
 	@$(MAKE) --no-print-directory static
-	@$(PY) -m pytest -q $(ARGS)
+	@$(PY) -m pytest -q -n 2 --dist loadgroup $(ARGS)
 
 static:
 	@$(PY) -m ruff format --check --quiet .

@@ -38,8 +38,9 @@ from tracebond.settings import Settings
 
 WAIT_S = 180.0
 DEMO = "demo"
-LENT = "3000.00"
-PRICE, COST = "328.00", "296.00"
+# Made-up wholesale prices, high enough that the pallet of even the smallest story carries a loan of a thousand yuan.
+PRICE, COST = "1640.00", "1480.00"
+LENT_PER_TIN, LENT_STEP = 200, 1_000
 
 
 @dataclass(frozen=True)
@@ -195,12 +196,13 @@ class Demo:
         pledged = {found.lot for found in self._plan.collateral[:2]}
         counts = {lot.id: lot.tins for lot in self._plan.lots if lot.id in pledged}
         day.count_lots(counts, Enrolment(self._parts).wait_final)
-        made = day.lend(first, LENT)
-        day.try_elsewhere(first, LENT)
+        lent = _amount(len(self._plan.collateral[0].tins))
+        made = day.lend(first, lent)
+        day.try_elsewhere(first, lent)
         day.story.refused.append(self._ask_contract(first))
-        day.repay_and_release(first, made, LENT)
+        day.repay_and_release(first, made, lent)
         # A story of few units has one pallet in the warehouse: once released, it may be pledged again.
-        day.lend(others[0] if others else first, LENT)
+        day.lend(others[0] if others else first, lent)
         Staff(*people).close()
         return day
 
@@ -287,6 +289,11 @@ class Demo:
 
 
 _ACTORS = ("bank-maker", "bank-checker", "second-bank", "borrower", "custodian")
+
+
+def _amount(tins: int) -> str:
+    """What is lent on a pallet: whole thousands of yuan, at least one."""
+    return f"{max(LENT_STEP, tins * LENT_PER_TIN // LENT_STEP * LENT_STEP)}.00"
 
 
 def _urn(item: str, cast: Cast) -> str:

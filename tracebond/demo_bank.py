@@ -134,10 +134,11 @@ class BankDay:
     def lend(self, goods: Goods, amount: str) -> dict[str, str]:
         """Receipt, application, two decisions, pledge, draw-down; gives application, pledge and loan."""
         staff = self._staff
-        receipt = staff.keeper.do(
-            "/factory/receipts", "goods taken in", item=goods.pallet, owner=goods.owner, place=goods.place
-        )
-        self._note("warehouse receipt", f"{goods.pallet}: {receipt['claims']} claims")
+        if self._receipt_state(goods.pallet) != "SEALED":
+            receipt = staff.keeper.do(
+                "/factory/receipts", "goods taken in", item=goods.pallet, owner=goods.owner, place=goods.place
+            )
+            self._note("warehouse receipt", f"{goods.pallet}: {receipt['claims']} claims")
         self._until("the receipt is sealed on the chain", lambda: self._receipt_state(goods.pallet) == "SEALED")
         applied = staff.owner.do(
             "/factory/applications", "working capital", lender=self._bank, goods_item=goods.pallet, amount=amount,
