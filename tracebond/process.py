@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import REGISTRY
 
 from api.app import create_app
 from api.services import Services, WebSettings
@@ -22,7 +23,9 @@ from finance.commandlog import mark_audited, waiting_audits
 from finance.model import Context
 from finance.reconcile import reconcile
 from ingest.broker import EmbeddedBroker
+from ingest.metrics import IngestMetrics
 from ingest.pipeline import Worker, service_of
+from ingest.pressure import backlog_brake, disk_brake
 from ingest.source import MqttSource
 from ingest.topics import DeviceName, device_name
 from ledger.anchor import Anchorer, AnchorSettings
@@ -69,6 +72,7 @@ class Running:
         self.proofs = Proofs(ProofMap(), threading.Lock())
         self.broker: EmbeddedBroker | None = None
         self.source: MqttSource | None = None
+        self._closing: list[Callable[[], object]] = []
         self.finance = self._finance()
 
     def add_sequencer(self) -> None:
@@ -119,7 +123,10 @@ class Running:
             service,
             operator_key=parts.keyfiles.operator,
             receipt_key=parts.keyfiles.receipt,
+            metrics=IngestMetrics(REGISTRY),
+            brakes=[disk_brake(settings.data), backlog_brake(parts.db)],
         )
+        self._closing.append(worker.close)
         self.loops.add("ingest", worker.run_once, idle_s=0.01)
 
     def add_followers(self) -> None:
@@ -177,6 +184,8 @@ class Running:
     def close(self) -> None:
         """End threads, source and broker, in this order."""
         self.loops.stop()
+        for close in self._closing:
+            close()
         if self.source is not None:
             self.source.close()
         if self.broker is not None:
