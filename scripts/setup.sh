@@ -41,6 +41,14 @@ if [ "$want" != "$have" ]; then
   printf '%s' "$want" >".venv/.$lock.sha256"
 fi
 
+# The command itself, so that nothing has to be built or installed: .venv/bin/tracebond runs this checkout.
+cat >.venv/bin/tracebond <<'SH'
+#!/bin/sh
+root=$(cd "$(dirname "$0")/../.." && pwd)
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$root/.venv/bin/python" -m tracebond "$@"
+SH
+chmod +x .venv/bin/tracebond
+
 mosquitto() { PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v mosquitto >/dev/null; }
 # The broker is a child process of the product. Without rights it is unpacked under the data folder at start.
 mosquitto || debian may mosquitto
