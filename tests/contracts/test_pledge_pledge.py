@@ -312,6 +312,23 @@ def test_every_other_form_of_a_signature_is_refused(world: World, receipt: bytes
     world.pledges.pledge(receipt, TERMS, deadline, *signatures, sender=FIRST_BANK)
 
 
+@pytest.mark.parametrize(("s", "is_taken"), [(ORDER // 2, True), (ORDER // 2 + 1, False)])
+def test_the_largest_low_s_is_taken_and_the_next_is_not(world: World, receipt: bytes, s: int, is_taken: bool) -> None:
+    """Every r and s is somebody's signature: whoever it recovers to becomes the owner's account."""
+    deadline = world.node.now() + 3600
+    digest = world.pledges.typed_hash(receipt, FIRST_BANK, TERMS, deadline)
+    custodian_sig = signed(world, receipt, deadline)[1]
+    form = custodian_sig[:32] + s.to_bytes(32, "big") + b"\x1b"
+    account = Account._recover_hash(digest, signature=form)
+    world.organisations.set_organisation(ORG_OF[OWNER], h("key"), account, RETAILER_ROLE, sender=ADMIN)
+
+    if is_taken:
+        world.pledges.pledge(receipt, TERMS, deadline, form, custodian_sig, sender=FIRST_BANK)
+    else:
+        with refused("bad owner signature", world.pledges):
+            world.pledges.pledge(receipt, TERMS, deadline, form, custodian_sig, sender=FIRST_BANK)
+
+
 def test_the_owner_with_a_new_key_signs_and_the_old_key_does_not(world: World, receipt: bytes) -> None:
     world.organisations.set_organisation(ORG_OF[OWNER], h("key"), SPARE, RETAILER_ROLE, sender=ADMIN)
     with refused("bad owner signature", world.pledges):
