@@ -166,7 +166,7 @@ def verify(
 
 @cli.command()
 @_data_option
-@click.option("--full", is_flag=True, help="Check everything again, not only what came since the last audit.")
+@click.option("--full", is_flag=True, help="Check everything; every run does so in this version.")
 def audit(data: Path | None, full: bool) -> None:
     """Recompute leaves, tree, map, sequences and anchors from stored bytes and compare them with the chain.
 

@@ -2,7 +2,6 @@
 
 import random
 import time
-from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -172,8 +171,3 @@ class DemoFleet:
                 return f"{rows[0].code}: {rows[0].sentence}"
             time.sleep(0.1)
         return ""
-
-
-def devices_folder(data: Path) -> Path:
-    """Where a deployment keeps the devices that it simulates."""
-    return data / "devices"
