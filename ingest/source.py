@@ -97,6 +97,7 @@ class MqttSource:
         self._arrived = threading.Condition()
         self._waiting: list[Delivery] = []
         self._generation = 0
+        self._is_closing = False
         self._state = SourceState(False, "Connecting to the broker.")
         self.overflows = 0
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5, manual_ack=True)
@@ -129,6 +130,7 @@ class MqttSource:
                 self._arrived.wait(timeout_s)
             taken = self._waiting[:deliveries_max]
             del self._waiting[:deliveries_max]
+            self._arrived.notify_all()
         return taken
 
     def ack(self, tokens: Iterable[Token]) -> None:
@@ -154,8 +156,20 @@ class MqttSource:
 
     def close(self) -> None:
         """Disconnect; the session stays at the broker."""
+        with self._arrived:
+            self._is_closing = True
+            self._arrived.notify_all()
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _has_room(self, token: Token | None) -> bool:
+        # Mosquitto 2.0 gives more than our Receive Maximum once acknowledgements flow. Dropped, a delivery would come
+        # again only on the next connection, so we stop reading until the worker has taken some. QoS 0 promises nothing.
+        while len(self._waiting) >= self._receive_max:
+            if token is None or self._is_closing:
+                return False
+            self._arrived.wait(1)
+        return True
 
     def _forget(self, sentence: str) -> None:
         with self._arrived:
@@ -192,11 +206,10 @@ class MqttSource:
         except UnicodeDecodeError:
             topic = ""
         with self._arrived:
-            # A broker keeps to our Receive Maximum; only QoS 0, which promises nothing, can come beyond it.
-            if len(self._waiting) >= self._receive_max:
+            token = Token(self._generation, message.mid) if message.qos else None
+            if not self._has_room(token):
                 self.overflows += 1
                 return
-            token = Token(self._generation, message.mid) if message.qos else None
             self._waiting.append(Delivery(topic, bytes(message.payload), token, bool(message.retain)))
             if len(self._waiting) == 1:
-                self._arrived.notify()
+                self._arrived.notify_all()
