@@ -204,7 +204,9 @@ def epcis_hash(file: Path, profile: str, prehash: bool) -> None:
 
 def main() -> None:
     """The entry point of the ``tracebond`` command."""
+    from tracebond.bench_cli import bench
     from tracebond.finance_cli import finance
 
-    cli.add_command(finance)
+    for command in (bench, finance):
+        cli.add_command(command)
     cli(prog_name="tracebond")
