@@ -131,7 +131,12 @@ def serve(data: Path | None, host: str | None, port: int | None) -> None:
 @_data_option
 @click.option("--document", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for receipts.")
-def simulate(data: Path | None, document: Path, timeout: float) -> None:
+@click.option(
+    "--device",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of an enrolled device that sends them (tracebond device enrol --out).",
+)
+def simulate(data: Path | None, document: Path, timeout: float, device: Path | None) -> None:
     """Sign and send the events of an EPCIS 2.0 JSON-LD document, as a device would.
 
     The events travel as they are: what is wrong with them is named by the receiver, in its quarantine. A server
@@ -139,7 +144,7 @@ def simulate(data: Path | None, document: Path, timeout: float) -> None:
     """
     from tracebond.simulate import send_file
 
-    sys.exit(send_file(load_settings(data=data), document, timeout_s=timeout, say=click.echo))
+    sys.exit(send_file(load_settings(data=data), document, timeout_s=timeout, say=click.echo, folder=device))
 
 
 @cli.command()
@@ -205,8 +210,9 @@ def epcis_hash(file: Path, profile: str, prehash: bool) -> None:
 def main() -> None:
     """The entry point of the ``tracebond`` command."""
     from tracebond.bench_cli import bench
+    from tracebond.device_cli import device, org
     from tracebond.finance_cli import finance
 
-    for command in (bench, finance):
+    for command in (bench, device, finance, org):
         cli.add_command(command)
     cli(prog_name="tracebond")

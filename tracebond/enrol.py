@@ -26,11 +26,12 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class OrganisationSpec:
-    """An organisation to register: GLN, English name, role, and whether it will send chain_txs of its own."""
+    """An organisation to register: GLN, English name, and one role or more."""
 
     gln: str
     name: str
     role: str
+    more_roles: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -39,8 +40,8 @@ class OrganisationSpec:
 
     @property
     def roles(self) -> int:
-        """Its role bit."""
-        return ROLES[self.role]
+        """The sum of its role bits."""
+        return sum(ROLES[role] for role in {self.role, *self.more_roles})
 
 
 class Enrolment:
@@ -74,7 +75,7 @@ class Enrolment:
         with self._parts.db.transaction() as tx:
             for spec in pending:
                 address = self._parts.signer.address(account_name(spec.id))
-                reference = f"{spec.id}/{thumbprint(keys[spec.gln].jwk())}"
+                reference = f"{spec.id}/{thumbprint(keys[spec.gln].jwk())}/{spec.roles}"
                 data = self._registry.set_organisation_call(
                     map_key("org", spec.id),
                     record_key=unb64u(keys[spec.gln].thumbprint(), length=32),
@@ -150,7 +151,8 @@ class Enrolment:
 
     def _is_registered(self, spec: OrganisationSpec, key: P256Private) -> bool:
         current = self._registry.current(map_key("org", spec.id))
-        return current is not None and current.record_key == unb64u(key.thumbprint(), length=32)
+        is_same_key = current is not None and current.record_key == unb64u(key.thumbprint(), length=32)
+        return current is not None and is_same_key and int(current.roles) == spec.roles
 
     def _record_organisation(self, spec: OrganisationSpec, key: P256Private) -> None:
         org_key = map_key("org", spec.id)

@@ -23,8 +23,13 @@ SENDER = OrganisationSpec("9529999000019", "Document sender (simulated)", "maker
 DEVICE = "document-sender"
 
 
-def send_file(settings: Settings, document: Path, *, timeout_s: float, say: Callable[[str], None]) -> int:
+def send_file(
+    settings: Settings, document: Path, *, timeout_s: float, say: Callable[[str], None], folder: Path | None = None
+) -> int:
     """Sign and send the events of a document; a line a message. 0 when all were accepted, 1 when one was refused.
+
+    Args:
+        folder: of an enrolled device that sends them; None for a made-up sender, enrolled here.
 
     A server must be running on the same data folder: it carries out the enrolment and gives the receipts.
 
@@ -34,7 +39,7 @@ def send_file(settings: Settings, document: Path, *, timeout_s: float, say: Call
     data = document.read_bytes()
     parts = open_parts(settings)
     try:
-        device = _device(parts)
+        device = _device(parts) if folder is None else Device.open(folder)
         sent = send_document(data, device, now_s())
         if not sent.entries and not sent.too_large:
             raise Rejected("The document holds no events.", code="no_events")
