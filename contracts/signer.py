@@ -1,4 +1,4 @@
-"""Ethereum keys of named accounts in encrypted keystore files, and signatures that are checked before they leave."""
+"""Signatures of named Ethereum accounts, checked before they leave; keys in keystore files or in a PKCS#11 token."""
 
 import json
 import os
@@ -6,13 +6,12 @@ import re
 import secrets
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import rlp
-from coincurve import PrivateKey
+from coincurve import PrivateKey, PublicKey
 from eth_account import Account
 from eth_account.messages import encode_typed_data
-from eth_keys.datatypes import Signature
 from eth_utils.crypto import keccak
 
 from contracts.chain import to_address
@@ -28,37 +27,48 @@ _SCRYPT_RANDOM = 2**12
 _TX_MEMBERS = {"chainId", "nonce", "to", "value", "data", "gas", "maxFeePerGas", "maxPriorityFeePerGas"}
 
 
+class Keys(Protocol):
+    """A back end: keeps secp256k1 keys under names and signs with them; what it gives is checked by :class:`Signer`."""
+
+    def address(self, name: str) -> str:
+        """The account's address; its key is made the first time."""
+
+    def names(self) -> list[str]:
+        """The accounts that have a key here, sorted."""
+
+    def put(self, name: str, key: bytes) -> None:
+        """Store a given key under a name that has none yet; a name that has one keeps it."""
+
+    def sign(self, name: str, digest: bytes) -> bytes:
+        """A 64-byte ``r || s`` over 32 bytes; s may be high."""
+
+
 class Signer:
     """Signs for accounts by name: admin, publisher, pauser, regulator, org-<gln> and so on."""
 
-    def __init__(self, folder: Path, passphrase: str | None = None) -> None:
-        """Keep keystores in ``folder``.
+    def __init__(self, folder: Path, passphrase: str | None = None, *, keys: Keys | None = None) -> None:
+        """Sign with keystores in ``folder``, or with the keys of another back end.
 
         Args:
             folder: holds ``<name>.keystore.json``, mode 600, and, when no passphrase is given, a random one beside.
             passphrase: opens and locks the files.
+            keys: another back end, see :func:`open_signer`.
         """
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder = folder
-        self._scrypt = _SCRYPT_PERSON if passphrase else _SCRYPT_RANDOM
-        self._passphrase = passphrase or _own_passphrase(folder / _OWN_FILE)
-        self._keys: dict[str, PrivateKey] = {}
-        self._addresses: dict[str, str] = {}
-        self._lock = threading.Lock()
+        self._keys: Keys = keys if keys is not None else KeystoreKeys(folder, passphrase)
 
     def address(self, name: str) -> str:
         """The account's address; its key is made the first time.
 
         Raises:
             Rejected: ``bad_name``.
-            Broken: ``bad_keystore`` when the file is damaged or the passphrase is another.
+            Broken: ``bad_keystore`` when the key is damaged or cannot be opened.
+            Unavailable: the token that holds it is away.
         """
-        self._key(name)
-        return self._addresses[name]
+        return self._keys.address(checked_name(name))
 
     def names(self) -> list[str]:
-        """The accounts that have a keystore here."""
-        return sorted(path.name.removesuffix(".keystore.json") for path in self._folder.glob("*.keystore.json"))
+        """The accounts that have a key here."""
+        return self._keys.names()
 
     def put(self, name: str, key: bytes) -> str:
         """Store a given key under a name, once; gives its address.
@@ -66,13 +76,10 @@ class Signer:
         Raises:
             Rejected: ``name_taken`` by another key.
         """
-        with self._lock:
-            path = self._path(name)
-            if not path.exists():
-                self._write(path, key)
-        if self._key(name).secret != key:
+        self._keys.put(checked_name(name), key)
+        if self.address(name) != _address_of(PrivateKey(key).public_key.format(compressed=False)):
             raise Rejected(f"The account {name} has another key.", code="name_taken")
-        return self._addresses[name]
+        return self.address(name)
 
     def sign_tx(self, name: str, tx: dict[str, Any]) -> bytes:
         """The raw bytes of an EIP-1559 chain_tx, checked to be this account's.
@@ -90,7 +97,7 @@ class Signer:
         ]  # fmt: skip
         r, s, parity = self._sign(name, keccak(b"\x02" + rlp.encode(fields)))
         raw: bytes = b"\x02" + rlp.encode([*fields, parity, r, s])
-        if Account.recover_transaction(raw).lower() != self._addresses[name]:
+        if Account.recover_transaction(raw).lower() != self.address(name):
             raise Broken("A signed chain_tx does not lead back to its sender.", code="bad_signature")
         return raw
 
@@ -107,14 +114,54 @@ class Signer:
         return self.sign_digest(name, keccak(b"\x19" + message.version + message.header + message.body))
 
     def _sign(self, name: str, digest: bytes) -> tuple[int, int, int]:
-        signature = self._key(name).sign_recoverable(digest, hasher=None)
-        r, s, parity = int.from_bytes(signature[:32]), int.from_bytes(signature[32:64]), signature[64]
-        if not 0 < s <= _ORDER // 2 or parity > 1:
-            raise Broken("A signature with high s was made.", code="bad_signature")
-        recovered = Signature(signature).recover_public_key_from_msg_hash(digest).to_canonical_address()
-        if f"0x{recovered.hex()}" != self._addresses[name]:
-            raise Broken("A signature does not lead back to its account.", code="bad_signature")
-        return r, s, parity
+        """r, low s and the parity; no signature leaves that does not lead back to the account."""
+        address = self.address(name)
+        signature = self._keys.sign(name, digest)
+        if len(signature) != 64:
+            raise Broken(f"The key of {name} gave a signature of another form.", code="bad_signature")
+        r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
+        # A token knows nothing of Ethereum's rule (EIP-2) that only the lower of the two valid s counts.
+        s = min(s, _ORDER - s)
+        if not (0 < r < _ORDER and 0 < s <= _ORDER // 2):
+            raise Broken(f"The key of {name} gave a signature out of range.", code="bad_signature")
+        for parity in (0, 1):
+            if _recovered(r, s, parity, digest) == address:
+                return r, s, parity
+        raise Broken(f"A signature by {name} does not lead back to its account.", code="bad_signature")
+
+
+class KeystoreKeys:
+    """Keys in encrypted keystore files, one for each account, in memory once opened."""
+
+    def __init__(self, folder: Path, passphrase: str | None = None) -> None:
+        """Keep keystores in ``folder``; see :class:`Signer`."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._scrypt = _SCRYPT_PERSON if passphrase else _SCRYPT_RANDOM
+        self._passphrase = passphrase or _own_passphrase(folder / _OWN_FILE)
+        self._keys: dict[str, PrivateKey] = {}
+        self._addresses: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def address(self, name: str) -> str:
+        """The account's address; its keystore is made the first time."""
+        self._key(name)
+        return self._addresses[name]
+
+    def names(self) -> list[str]:
+        """The accounts that have a keystore here."""
+        return sorted(path.name.removesuffix(".keystore.json") for path in self._folder.glob("*.keystore.json"))
+
+    def put(self, name: str, key: bytes) -> None:
+        """Write a given key's keystore unless the name has one."""
+        with self._lock:
+            path = self._path(name)
+            if not path.exists():
+                self._write(path, key)
+
+    def sign(self, name: str, digest: bytes) -> bytes:
+        """``r || s`` over 32 bytes, deterministic (RFC 6979)."""
+        return self._key(name).sign_recoverable(digest, hasher=None)[:64]
 
     def _key(self, name: str) -> PrivateKey:
         with self._lock:
@@ -124,14 +171,11 @@ class Signer:
             if not path.exists():
                 self._write(path, _new_key())
             key = PrivateKey(self._read(path))
-            public = key.public_key.format(compressed=False)[1:]
-            self._keys[name], self._addresses[name] = key, f"0x{keccak(public)[-20:].hex()}"
+            self._keys[name], self._addresses[name] = key, _address_of(key.public_key.format(compressed=False))
             return key
 
     def _path(self, name: str) -> Path:
-        if not _NAME.match(name):
-            raise Rejected("An account's name has a-z, 0-9 and - only.", code="bad_name")
-        return self._folder / f"{name}.keystore.json"
+        return self._folder / f"{checked_name(name)}.keystore.json"
 
     def _write(self, path: Path, key: bytes) -> None:
         keystore = Account.encrypt(key, self._passphrase, kdf="scrypt", iterations=self._scrypt)
@@ -144,6 +188,55 @@ class Signer:
             raise Broken(
                 f"The keystore {path.name} cannot be opened: damaged, or another passphrase.", code="bad_keystore"
             ) from error
+
+
+def open_signer(
+    folder: Path, passphrase: str | None = None, *, module: str = "", token: str = "", pin_file: Path | None = None
+) -> Signer:
+    """The signer over a PKCS#11 token when ``module`` names one, else over keystore files.
+
+    Args:
+        folder: of the keystores; with a token, of the file that keeps two processes from making one key twice.
+        module: path of the PKCS#11 library; empty for keystores.
+        token: label of the token in it.
+        pin_file: holds the user's PIN, mode 600.
+
+    Raises:
+        Rejected: ``bad_setting``, ``no_pkcs11``, ``no_token``, ``bad_pin``.
+        Unavailable: ``token_away``.
+    """
+    if not module:
+        return Signer(folder, passphrase)
+    from contracts.token_keys import TokenKeys
+
+    return Signer(folder, keys=TokenKeys(folder, module=module, token=token, pin_file=pin_file))
+
+
+def checked_name(name: str) -> str:
+    """The name of an account, if it is one.
+
+    Raises:
+        Rejected: ``bad_name``.
+    """
+    if not _NAME.match(name):
+        raise Rejected("An account's name has a-z, 0-9 and - only, begins with a letter, at most 64.", code="bad_name")
+    return name
+
+
+def _address_of(public: bytes) -> str:
+    """The address of an uncompressed public key of 65 bytes."""
+    return f"0x{keccak(public[1:])[-20:].hex()}"
+
+
+def _recovered(r: int, s: int, parity: int, digest: bytes) -> str | None:
+    try:
+        public = PublicKey.from_signature_and_message(
+            r.to_bytes(32) + s.to_bytes(32) + bytes([parity]), digest, hasher=None
+        )
+    except ValueError:
+        # No point of the curve has this r with this parity.
+        return None
+    return _address_of(public.format(compressed=False))
 
 
 def write_once(path: Path, data: bytes) -> None:

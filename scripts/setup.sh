@@ -55,6 +55,7 @@ mosquitto || debian may mosquitto
 
 if [ "$goal" = test ]; then
   mosquitto || debian must mosquitto
+  command -v softhsm2-util >/dev/null || debian must softhsm2
   ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || debian must postgresql
   command -v chromium >/dev/null || debian must chromium
   fc-list ':lang=zh-cn' 2>/dev/null | grep -q . || debian must fontconfig fonts-wqy-microhei

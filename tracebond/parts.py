@@ -11,7 +11,7 @@ import structlog
 from contracts.chain import Chain, open_chain
 from contracts.deploy import Deployment, deploy
 from contracts.inorder import replace_file
-from contracts.signer import Signer
+from contracts.signer import Signer, open_signer
 from core.identifiers import org_id
 from finance.model import k_check
 from ledger.chain_book import check_start
@@ -72,9 +72,15 @@ def open_parts(settings: Settings, *, new_chain: bool = False, say: Callable[[st
     db = open_database(settings.database)
     upgrade(db)
     keyfiles = KeyFiles(data / "keys")
-    signer = Signer(data / "keys", settings.key_passphrase or None)
+    signer = open_signer(
+        data / "keys",
+        settings.key_passphrase or None,
+        module=settings.pkcs11_module,
+        token=settings.pkcs11_token,
+        pin_file=Path(settings.pkcs11_pin_file) if settings.pkcs11_pin_file else None,
+    )
     say("opening the chain")
-    chain = open_chain(settings.chain_url or None, data)
+    chain = open_chain(settings.chain_url or None, data, finality_depth=settings.finality_depth or None)
     secret = _goods_secret(data / "keys" / "goods.secret")
     say("checking the contracts")
     deployment = deploy(

@@ -41,6 +41,14 @@ class Settings(BaseSettings):
     key_passphrase: str = Field(
         "", description="Passphrase of the chain keystores; empty: one made up and kept beside them, mode 600."
     )
+    pkcs11_module: str = Field(
+        "", description="Path of the PKCS#11 library that holds the chain keys (needs the extra hsm); empty: keystores."
+    )
+    pkcs11_token: str = Field("", description="Label of the token in that library.")
+    pkcs11_pin_file: str = Field("", description="File, mode 600, that holds the token's user PIN.")
+    finality_depth: int = Field(
+        0, ge=0, le=10_000, description="Blocks on top of a block that make it final; 0: the chain's finalized block."
+    )
     secure_cookies: bool = Field(False, description="Send session cookies over https only.")
     log_level: str = Field("info", description="debug, info, warning or error.")
 
