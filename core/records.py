@@ -1,6 +1,6 @@
 """Records: signed log entries about organisations, keys, master data and exceptions; and the state leaf."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,14 +125,20 @@ def check_payload(payload: Any) -> None:
     _CHECKS[payload["t"]](payload)
 
 
-def record_keys(payload: Mapping[str, Any]) -> list[bytes]:
-    """The distinct map keys that a record steps, in ascending order, event number 0 each."""
+def record_keys(payload: Mapping[str, Any], iss_of: Callable[[str], str | None] | None = None) -> list[bytes]:
+    """The distinct map keys that a record steps, in ascending order, event number 0 each.
+
+    Args:
+        iss_of: the device (iss) of a kid, as its ``key`` record in the log says. An ``end`` record steps that device's
+            key and does not name it; left out, or where it gives None, only the keys that the record names are given.
+    """
     t = payload["t"]
     keys: set[bytes] = set()
     if t in ("key", "end", "equivocation"):
         keys = {map_key("key", payload["kid"]), map_key("org", payload["org"])}
-        if t != "end":
-            keys.add(map_key("device", payload["iss"]))
+        device = payload["iss"] if t != "end" else iss_of(payload["kid"]) if iss_of is not None else None
+        if device is not None:
+            keys.add(map_key("device", device))
     elif t == "refusal":
         keys = {map_key("device", payload["iss"])}
     elif t == "org":

@@ -280,8 +280,7 @@ class _Audit:
             self._report(leaf, "bad_signature", f"The record {record.t} at leaf {leaf} is not authentic: {why}.")
         if (bytes(row.id), row._mapping["t"], row.org) != (record.id, record.t, record.payload["org"]):
             self._report(leaf, "row_differs", f"What is noted beside the record at leaf {leaf} is not what it says.")
-        suffix = leaf.to_bytes(8) + bytes(4) + hashed
-        self._map.apply([(suffix, keys_of) for _, keys_of in record_steps(leaf, data)])
+        self._map.apply(record_steps(leaf, hashed, record.payload, self._keys.iss_of))
         return hashed
 
     def _state(self, leaf: int, row: Any, tile_hash: bytes | None) -> bytes:

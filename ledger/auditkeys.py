@@ -39,6 +39,11 @@ class AuditedKeys:
             self._keys[payload["kid"]] = (P256Public.from_jwk(payload["jwk"]), payload["org"], payload["iss"])
         return None
 
+    def iss_of(self, kid: str) -> str | None:
+        """The device of a key by its ``key`` record, None while none came."""
+        known = self._keys.get(kid)
+        return None if known is None else known[2]
+
     def check_message(self, jwt: bytes, signed: Signed, row: Any) -> str | None:
         """Why the message is not authentic, None when it is. ``row`` is the register's row it refers to."""
         known = self._keys.get(signed.kid)

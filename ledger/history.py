@@ -11,6 +11,7 @@ from core.records import read_record, record_keys
 from ledger.chains import suspects_at
 from ledger.database import Tx, is_sqlite, raw
 from ledger.followers import Entry, LoggedEvent, LoggedMessage, LoggedRecord, cursor, read_messages
+from ledger.itemmap import iss_reader
 from ledger.store import split_items
 from ledger.tables import entries, item_steps, keys, messages, records
 
@@ -57,12 +58,13 @@ class History:
     def apply(self, tx: Tx, entries: Sequence[Entry]) -> None:
         """Index the steps of new entries (device steps of messages follow from the messages themselves)."""
         rows: list[tuple[int, int, int]] = []
+        iss_of = iss_reader(tx)
         for entry in entries:
             if isinstance(entry, LoggedMessage):
                 for number, items in enumerate(entry.items):
                     rows += [(_key64(key), entry.leaf, number) for key in {item.key for item in items}]
             elif isinstance(entry, LoggedRecord):
-                rows += [(_key64(key), entry.leaf, 0) for key in record_keys(entry.record.payload)]
+                rows += [(_key64(key), entry.leaf, 0) for key in record_keys(entry.record.payload, iss_of)]
         rows.sort()
         mark = "?" if is_sqlite(tx) else "%s"
         statement = f"INSERT INTO item_steps (key64, leaf, event) VALUES ({mark},{mark},{mark})"  # noqa: S608
@@ -91,7 +93,7 @@ def steps(tx: Tx, key: bytes, size: int) -> list[Step]:
     records_query = records_query.join(entries, entries.c.leaf == item_steps.c.leaf)
     records_query = records_query.join(records, records.c.arrival == entries.c.arrival)
     for leaf, hashed, data in tx.execute(records_query.where(*of_key)):
-        if key in record_keys(read_record(bytes(data)).payload):
+        if key in record_keys(read_record(bytes(data)).payload, iss_reader(tx)):
             found.append(Step(leaf, 0, bytes(hashed)))
     return sorted(found, key=lambda step: (step.leaf, step.event))
 

@@ -7,7 +7,7 @@ free.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -155,6 +155,7 @@ def replay(tx: Tx, size: int) -> ItemMap:
 def entry_steps(tx: Tx, start: int, end: int) -> Iterator[Step]:
     """The steps of the entries ``[start, end)``, read from the store, in log order."""
     devices = device_keys(tx)
+    iss_of = iss_reader(tx)
     found: dict[int, list[Step]] = {}
     query = sa.select(entries.c.leaf, messages.c.key_no, messages.c.jwt, messages.c["items"])
     query = query.join(messages, messages.c.arrival == entries.c.arrival)
@@ -163,14 +164,41 @@ def entry_steps(tx: Tx, start: int, end: int) -> Iterator[Step]:
         found[leaf] = message_steps(leaf, leaf_hash(bytes(jwt)), devices[key_no], bytes(items))
     query = sa.select(entries.c.leaf, records.c.raw).join(records, records.c.arrival == entries.c.arrival)
     for row in tx.execute(query.where(within, entries.c.kind == RECORD)):
-        found[row.leaf] = record_steps(row.leaf, bytes(row.raw))
+        data = bytes(row.raw)
+        found[row.leaf] = record_steps(row.leaf, leaf_hash(data), read_record(data).payload, iss_of)
     for leaf in sorted(found):
         yield from found[leaf]
+
+
+class Devices:
+    """The devices behind keys, as their ``key`` records say; read once, then only what is new.
+
+    Attributes:
+        by_number: key number -> map key of the device. by_kid: kid -> iss of the device.
+    """
+
+    def __init__(self) -> None:
+        self.by_number: dict[int, bytes] = {}
+        self.by_kid: dict[str, str] = {}
+        self._highest = -1
+
+    def refresh(self, tx: Tx) -> None:
+        """Read the keys that were sequenced since."""
+        query = sa.select(keys.c.key_no, keys.c.kid, keys.c.iss, keys.c.device_key)
+        for key_no, kid, iss, device in tx.execute(query.where(keys.c.key_no > self._highest)):
+            self.by_number[key_no] = bytes(device)
+            self.by_kid[kid] = iss
+            self._highest = max(self._highest, key_no)
 
 
 def device_keys(tx: Tx) -> dict[int, bytes]:
     """The device map key behind each key number."""
     return dict(tx.execute(sa.select(keys.c.key_no, keys.c.device_key)).all())
+
+
+def iss_reader(tx: Tx) -> Callable[[str], str | None]:
+    """Gives the device (iss) of a sequenced key by its kid, None where there is none."""
+    return lambda kid: tx.execute(sa.select(keys.c.iss).where(keys.c.kid == kid)).scalar_one_or_none()
 
 
 def message_steps(leaf: int, hashed: bytes, device: bytes, items: bytes) -> list[Step]:
@@ -185,10 +213,11 @@ def message_steps(leaf: int, hashed: bytes, device: bytes, items: bytes) -> list
     return steps
 
 
-def record_steps(leaf: int, data: bytes) -> list[Step]:
-    """The map steps of a record."""
-    suffix = leaf.to_bytes(8) + bytes(4) + leaf_hash(data)
-    return [(suffix, record_keys(read_record(data).payload))]
+def record_steps(
+    leaf: int, hashed: bytes, payload: Mapping[str, Any], iss_of: Callable[[str], str | None]
+) -> list[Step]:
+    """The map steps of a record; ``iss_of`` as for :func:`core.records.record_keys`."""
+    return [(leaf.to_bytes(8) + bytes(4) + hashed, record_keys(payload, iss_of))]
 
 
 def _from_snapshot(tx: Tx, size: int) -> ItemMap | None:
@@ -233,4 +262,14 @@ class _Rows:
         return int.from_bytes(self._rows[72 * index : 72 * index + 4]) >> (32 - CHUNK_BITS)
 
 
-__all__ = ["ItemMap", "ProofMap", "SnapshotWriter", "device_keys", "open_map", "replay", "set_proof_size"]
+__all__ = [
+    "Devices",
+    "ItemMap",
+    "ProofMap",
+    "SnapshotWriter",
+    "device_keys",
+    "iss_reader",
+    "open_map",
+    "replay",
+    "set_proof_size",
+]

@@ -14,7 +14,7 @@ from core.notes import sign_note
 from core.records import Record, StateLeaf, read_record, read_state_leaf
 from ledger import tiles
 from ledger.database import Database, Tx, is_sqlite, raw
-from ledger.itemmap import ItemMap, SnapshotWriter, Step, device_keys, message_steps, open_map, record_steps
+from ledger.itemmap import Devices, ItemMap, SnapshotWriter, Step, message_steps, open_map, record_steps
 from ledger.keys import apply_records
 from ledger.tables import MESSAGE, RECORD, STATE, checkpoints, counters, entries, messages, records, waiting
 
@@ -87,6 +87,7 @@ class Sequencer:
         self._is_fenced = False
         self._map = ItemMap()
         self._snapshot = SnapshotWriter()
+        self._devices = Devices()
         self._frontier = Frontier()
         self._last: StateLeaf | None = None
 
@@ -163,7 +164,8 @@ class Sequencer:
         if not taken.rows and not self._is_heartbeat(now):
             return None
         size = self._frontier.size
-        hashes, steps, sequenced = _prepare(tx, size, taken)
+        self._devices.refresh(tx)
+        hashes, steps, sequenced = _prepare(self._devices, size, taken)
         rows, before = self._map.apply(steps)
         index = size + len(hashes)
         state = self._state_leaf(index, now, block)
@@ -281,21 +283,24 @@ def _take(tx: Tx, leaves_max: int) -> _Taken:
     return _Taken(rows, has_more=len(found) > count)
 
 
-def _prepare(tx: Tx, size: int, taken: _Taken) -> tuple[list[bytes], list[Step], list[tuple[int, Record]]]:
-    devices = device_keys(tx)
+def _prepare(devices: Devices, size: int, taken: _Taken) -> tuple[list[bytes], list[Step], list[tuple[int, Record]]]:
     hashes: list[bytes] = []
     steps: list[Step] = []
     sequenced: list[tuple[int, Record]] = []
+    fresh: dict[str, str] = {}
     for leaf, (arrival, kind, data, items, key_no, stored) in enumerate(taken.rows, start=size):
         hashed = leaf_hash(data)
         if hashed != stored:
             raise Broken(f"The stored bytes of arrival {arrival} have changed since it was admitted.", code="read_back")
         hashes.append(hashed)
         if kind == MESSAGE:
-            steps += message_steps(leaf, hashed, devices[key_no], items)
-        else:
-            steps += record_steps(leaf, data)
-            sequenced.append((leaf, read_record(data)))
+            steps += message_steps(leaf, hashed, devices.by_number[key_no], items)
+            continue
+        record = read_record(data)
+        if record.t == "key":
+            fresh[record.payload["kid"]] = record.payload["iss"]
+        steps += record_steps(leaf, hashed, record.payload, lambda kid: fresh.get(kid) or devices.by_kid[kid])
+        sequenced.append((leaf, record))
     return hashes, steps, sequenced
 
 

@@ -14,9 +14,10 @@ from core.errors import Broken, Conflict, Rejected
 from core.notes import Verifier, open_note, read_checkpoint
 from core.records import read_record, read_state_leaf, record_keys
 from ledger import itemmap, log, tables, tiles
+from ledger.audit import Finding, audit
 from ledger.database import Database, open_database
 from ledger.log import Sequencer
-from tests.ledger.world import LOG, World, packed, seen, sgtin, sscc
+from tests.ledger.world import LOG, MAKER, World, packed, seen, sgtin, sscc
 
 
 class Naive:
@@ -32,10 +33,14 @@ class Naive:
 
     def map_before(self, leaf: int, items: dict[bytes, list[list[bytes]]]) -> dict[bytes, bytes]:
         held: dict[bytes, tuple[int, bytes]] = {}
+        devices: dict[str, str] = {}
         for entry in self.entries[:leaf]:
             steps: list[tuple[int, bytes]] = []
             if entry.kind == tables.RECORD:
-                steps = [(0, key) for key in record_keys(read_record(entry.data).payload)]
+                payload = read_record(entry.data).payload
+                if payload["t"] == "key":
+                    devices[payload["kid"]] = payload["iss"]
+                steps = [(0, key) for key in record_keys(payload, devices.get)]
             elif entry.kind == tables.MESSAGE:
                 assert entry.arrival is not None
                 steps = [(0, self.device[entry.arrival])]
@@ -78,6 +83,30 @@ def test_every_checkpoint_ends_in_a_state_leaf_and_agrees_with_the_naive_log(dat
             for index in range(checkpoint.size):
                 proof = tiles.inclusion_proof(tx, index, checkpoint.size)
                 assert proof == merkle.inclusion_proof(naive.hashes[: checkpoint.size], index)
+
+
+@pytest.mark.parametrize("is_same_batch", [True, False])
+def test_an_end_record_steps_its_key_its_organisation_and_its_device(database: Database, is_same_batch: bool) -> None:
+    # architecture.md section 3: `end` steps the map keys of key, device and org.
+    world = World(database).start()
+    world.enroll("line-2", MAKER)
+    if not is_same_batch:
+        world.step()
+    world.end("line-2", last=None, seq=-1)
+    world.step()
+
+    with database.reading() as tx:
+        size = world.sequencer.size
+        replayed = itemmap.replay(tx, size)
+        counts = {
+            name: replayed.get(prefixmap.map_key(kind, name))
+            for kind, name in (("key", world.devices["line-2"].thumbprint()), ("device", world.iss("line-2")))
+        }
+        wanted = read_state_leaf(tiles.entry(tx, size - 1).data).map_root
+    assert [found and found[0] for found in counts.values()] == [2, 2]
+    assert replayed.root() == wanted
+    told = audit(database, origin=LOG, checkpoint_key=world.checkpoint_key.public)
+    assert [one for one in told if isinstance(one, Finding)] == []
 
 
 def test_proofs_from_tiles_equal_the_naive_ones_across_tile_borders(sqlite_database: Database) -> None:
