@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import errors, home, items, machine, resolver
+from api import epcis, errors, home, items, machine, resolver
 from api.auth import routes as auth_routes
 from api.consumer.scans import ScanBook
 from api.limits import BodyLimit, Methods, SecurityHeaders
@@ -39,6 +39,7 @@ def create_app(services: Services) -> FastAPI:
     auth_routes.install(app, routes)
     install_consoles(routes)
     items.install(routes)
+    epcis.install(app)
     # Last, because GS1 key paths are caught by a pattern that every other path would fit.
     resolver.install(routes)
     errors.install(app)

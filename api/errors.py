@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -115,7 +116,19 @@ def problem_response(problem: Problem, lang: str = "en") -> Response:
 
 async def send_problem(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with a problem from inside an ASGI middleware."""
-    await problem_response(problem)(scope, receive, send)
+    response = _epcis(problem, Headers(scope=scope).get("accept", "")) if is_epcis(scope["path"]) else None
+    await (response or problem_response(problem))(scope, receive, send)
+
+
+def is_epcis(path: str) -> bool:
+    """Whether a path belongs to the EPCIS interface, whose errors have a form of their own."""
+    return path == "/epcis" or path.startswith("/epcis/")
+
+
+def _epcis(problem: Problem, accept: str) -> Response:
+    from api.epcis.problems import epcis_problem
+
+    return epcis_problem(problem, accept)
 
 
 def of_http(error: HTTPException) -> Problem:
@@ -148,6 +161,8 @@ def install(app: FastAPI) -> None:
     from api.pages import error_page
 
     def answer(request: Request, problem: Problem) -> Response:
+        if is_epcis(request.url.path):
+            return _epcis(problem, request.headers.get("accept", ""))
         if wants_html(request):
             return error_page(request, problem)
         return problem_response(problem)

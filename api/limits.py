@@ -8,11 +8,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import Problem, send_problem
+from api.epcis.headers import CAPTURE_BYTES_MAX, discovery_headers
+from api.errors import Problem, is_epcis, send_problem
 from core.errors import Rejected
+from core.gs1 import KEYS, SHORT_NAMES
+from core.gs1_compress import looks_compressed
 
 BODY_BYTES_MAX: Final = 1_048_576
 HEADERS_MAX: Final = 100
+CAPTURE_PATHS: Final = ("/epcis/capture", "/epcis/events")
 
 # No inline script, no inline style, nothing from elsewhere; a page may ask a node that its reader names.
 CONTENT_SECURITY_POLICY: Final = (
@@ -27,6 +31,13 @@ _SECURITY_HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _PUBLIC_PATHS = re.compile(r"/(items/|\.well-known/|log/|rpc\Z|\d{2,4}/|openapi\.json)")
+# GS1 key paths by their old short names, and compressed links: one segment of file-safe base64.
+_KEY_NAMES = re.compile(rf"/(?i:{'|'.join(name for name, ai in SHORT_NAMES.items() if ai in KEYS)})/")
+_PACKED = re.compile(r"/([A-Za-z0-9_-]{8,400})\Z")
+
+
+# The resolver's patterns fit every path; what they do not answer has no methods.
+_CATCH_ALL: Final = frozenset({"/{ai}/{path:path}", "/{compressed}"})
 
 
 class BodyLimit:
@@ -48,9 +59,10 @@ class BodyLimit:
         if len(headers) > HEADERS_MAX:
             await send_problem(Problem(431, "too_many_headers", "Too many header fields."), scope, receive, send)
             return
-        too_large = Problem(413, "too_large", f"A request body has at most {self._bytes_max} bytes.")
+        bytes_max = CAPTURE_BYTES_MAX if scope["path"] in CAPTURE_PATHS else self._bytes_max
+        too_large = Problem(413, "too_large", f"A request body has at most {bytes_max} bytes.")
         stated = headers.get("content-length", "0")
-        if not stated.isascii() or not stated.isdigit() or len(stated) > 12 or int(stated) > self._bytes_max:
+        if not stated.isascii() or not stated.isdigit() or len(stated) > 12 or int(stated) > bytes_max:
             await send_problem(too_large, scope, receive, send)
             return
         if headers.get("content-encoding", "identity") != "identity":
@@ -63,7 +75,7 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._bytes_max:
+            if seen > bytes_max:
                 raise Rejected(too_large.detail, code="too_large")
             return message
 
@@ -98,6 +110,8 @@ class Methods:
         headers = MutableHeaders()
         if allowed:
             headers["Allow"] = ", ".join([*allowed, "OPTIONS"])
+            if is_epcis(scope["path"]):
+                headers.update(discovery_headers(scope["path"]))
             if is_public_path(scope["path"]):
                 headers["Access-Control-Allow-Methods"] = headers["Allow"]
                 headers["Access-Control-Allow-Headers"] = "Accept, Accept-Language, Content-Type"
@@ -135,7 +149,10 @@ class SecurityHeaders:
 
 def is_public_path(path: str) -> bool:
     """Whether any origin may read the answer: resolver, items, log and node, none of which use the session."""
-    return _PUBLIC_PATHS.match(path) is not None
+    if _PUBLIC_PATHS.match(path) or _KEY_NAMES.match(path):
+        return True
+    packed = _PACKED.match(path)
+    return packed is not None and looks_compressed(packed[1])
 
 
 def _methods_at(scope: Scope) -> Iterable[str]:
@@ -144,7 +161,7 @@ def _methods_at(scope: Scope) -> Iterable[str]:
         match, _ = route.matches({**scope, "method": "GET"})
         if match is not Match.NONE:
             methods = set(getattr(route, "methods", None) or ())
-            if getattr(route, "is_gs1_catch_all", False) and not is_public_path(scope["path"]):
+            if getattr(route, "path", "") in _CATCH_ALL and not is_public_path(scope["path"]):
                 continue
             found |= methods | ({"HEAD"} if "GET" in methods else set())
     return found

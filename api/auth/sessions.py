@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 from fastapi import Request
 from fastapi.responses import Response
 from sqlalchemy import Connection, insert, select, update
+from starlette.requests import HTTPConnection
 
 from api.errors import Forbidden
 from api.identity import Identity, Role
@@ -89,7 +90,7 @@ def csrf_of(token: bytes) -> str:
     return b64u(sha256(b"tracebond/csrf/1\x00" + token))
 
 
-def identity_of(request: Request) -> Identity | None:
+def identity_of(request: HTTPConnection) -> Identity | None:
     """The signed-in user behind the session cookie, or None."""
     text = request.cookies.get(cookie_name(request.url.scheme == "https"), "")
     if not text:
