@@ -129,6 +129,29 @@ def fixed_length(ai: str) -> int:
     return _FIXED[ai]
 
 
+def fields_of(ai: str) -> tuple[tuple[str, int, bool], ...]:
+    """The components of an AI's data field as compression packs them: N or X, length or longest length, is fixed.
+
+    Source: GS1 Digital Link URI Syntax 1.2, table F.
+    """
+    return _FIELDS[ai]
+
+
+def checked_attribute(ai: str, value: str) -> str:
+    """The value of a data attribute (any AI that stands in a query), with check digit and date rules.
+
+    Raises:
+        Rejected: ``bad_identifier`` or ``bad_check_digit``.
+    """
+    if not _matches(ai, value):
+        raise Rejected(f"{value!r} is no value of the GS1 application identifier ({ai}).", code="bad_identifier")
+    if ai in _CHECKED_ATTRIBUTES and not has_check_digit(value):
+        raise Rejected(f"The check digit of ({ai}) {value} is wrong.", code="bad_check_digit")
+    if ai in _DATES and not (1 <= int(value[2:4]) <= 12 and int(value[4:6]) <= 31):
+        raise Rejected(f"({ai}) {value} is no date as YYMMDD.", code="bad_identifier")
+    return value
+
+
 def checked_key(ai: str, value: str) -> str:
     """The value of an identification key in full length, every rule of its kind applied.
 
@@ -205,14 +228,33 @@ def _compile(form: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
+def _fields(form: str) -> tuple[tuple[str, int, bool], ...]:
+    """Neighbours of one kind packed together: fixed digits, optional rest, fixed characters."""
+    found: list[tuple[str, int, bool]] = []
+    for bracket, kind, dots, size in _PART.findall(form):
+        part = ("N" if kind == "N" else "X", int(size), not (bracket or dots))
+        if found and found[-1][0] == part[0] and found[-1][2] == part[2]:
+            found[-1] = (part[0], found[-1][1] + part[1], part[2])
+        else:
+            found.append(part)
+    return tuple(found)
+
+
 _GCP = re.compile(r"[0-9]{4}")
+_CHECKED_ATTRIBUTES = frozenset({"02", "03", "410", "411", "412", "413", "414", "415", "416", "417"})
+_DATES = frozenset({"11", "12", "13", "15", "16", "17", "7006"})
+_FIELDS: dict[str, tuple[tuple[str, int, bool], ...]] = {}
 _PATTERNS: dict[str, re.Pattern[str]] = {}
 _FIXED: dict[str, int] = {}
 for _names, _mark, _form in re.findall(r"(\S+?)([*:])(\S+)", _FORMATS):
     for _name in _expand(_names):
         _PATTERNS[_name] = _compile(_form)
+        _FIELDS[_name] = _fields(_form)
         if _mark == "*":
             _FIXED[_name] = int(_form[1:])
 for _name in (f"{_measure}{_point}" for _measure in _MEASURES for _point in range(6)):
     _PATTERNS[_name] = _compile("N6")
+    _FIELDS[_name] = _fields("N6")
     _FIXED[_name] = 6
+for _name in _expand("723n"):
+    _FIELDS[_name] = (("X", 30, False),)  # table F packs the certification scheme's two letters with its reference

@@ -12,6 +12,7 @@ from tests.api.conftest import Site
 # Path parameters for the matrix: values that fit, of things that are not there.
 VALUES = {
     "ai": "01",
+    "compressed": "ARHKVAdpQg",
     "path": "09521234543213",
     "epc": "01%2F09521234543213",
     "token": "x",
@@ -88,6 +89,7 @@ def test_a_public_policy_is_given_only_to_these_routes(site: Site) -> None:
         "/.well-known/gs1resolver-context.jsonld",
         "/page/{path:path}",
         "/{ai}/{path:path}",
+        "/{compressed}",
     }
 
 
