@@ -32,6 +32,7 @@ class Deployment:
         block: number of the block in which the log was opened.
         code_hashes: keccak-256 of the code at each contract, immutables included.
         nonces: per account the next nonce after the deployment.
+        publisher_account: name of the publisher's key in the signer; another one after a theft.
     """
 
     chain_id: int
@@ -49,6 +50,7 @@ class Deployment:
     block: int
     code_hashes: dict[str, str]
     nonces: dict[str, int]
+    publisher_account: str = "publisher"
 
     def to_json(self) -> str:
         """Its JSON text."""
@@ -130,8 +132,13 @@ def deploy(
     if len(checkpoint_key) != 32 or len(k_check) != 32:
         raise Rejected("The checkpoint key and the check value have 32 bytes each.", code="bad_key")
     deployment = _deploy(chain, signer, data_dir, origin, checkpoint_key, k_check, wait_s)
-    replace_file(data_dir / DEPLOYMENT_FILE, deployment.to_json().encode())
+    save_deployment(data_dir, deployment)
     return deployment
+
+
+def save_deployment(data_dir: Path, deployment: Deployment) -> None:
+    """Write ``deployment.json`` whole or not at all."""
+    replace_file(data_dir / DEPLOYMENT_FILE, deployment.to_json().encode())
 
 
 def check_deployment(chain: Chain, deployment: Deployment) -> None:

@@ -12,13 +12,13 @@ from core.errors import Broken, Conflict
 from core.merkle import Frontier, consistency_ranges, leaf_hash, tree_root
 from ledger import chain_book as book
 from ledger.chain_alarms import clear_alarm, raise_alarm
+from ledger.chain_logs import PUBLISHER, log_of
 from ledger.chain_tx_tables import anchors, chain_tx
 from ledger.database import Database, Tx
 from ledger.itemmap import set_proof_size
 from ledger.tables import checkpoints
 from ledger.tiles import read_entries
 
-PUBLISHER = "publisher"
 _READ_CHUNK = 5_000
 _HASH_BYTES = 32
 
@@ -153,9 +153,12 @@ class Anchorer:
         self._db, self._chain = db, chain
         self._settings = settings or AnchorSettings()
         self._at = at or (lambda point: None)
-        with db.reading() as tx:
+        self._load()
+
+    def _load(self) -> None:
+        with self._db.reading() as tx:
             self._deployment, self._description = book.current_deployment(tx)
-        self._log = TransparencyLogClient(chain, self._description.log_contract)
+        self._log = TransparencyLogClient(self._chain, self._description.log_contract)
         self._log_id = self._description.log_id
 
     def check_start(self, *, now_ms: int) -> None:
@@ -189,6 +192,8 @@ class Anchorer:
             Broken: stored bytes do not give the checkpoint's root; nothing is anchored and an alarm is open.
             Unavailable: chain or database is away.
         """
+        # The operator may have gone on with a successor log since the last step.
+        self._load()
         self._follow(now_ms)
         plan = self._plan(now_ms)
         if plan is None or not self._is_welcome(plan.tip, now_ms):
@@ -202,7 +207,7 @@ class Anchorer:
         try:
             anchor = self._fix(plan, extension, now_ms)
         except Conflict:
-            # Another anchorer fixed one from the same size.
+            # Another anchorer fixed one from the same size, or the log has a successor.
             return None
         self._at("fixed")
         return anchor
@@ -263,6 +268,8 @@ class Anchorer:
             self._log_id, prev_size=plan.tip, size=plan.size, root=plan.root, proof=extension.proof
         )
         with self._db.transaction() as tx:
+            if book.current_deployment(tx)[1].log_id != self._log_id:
+                raise Conflict("A successor log goes on.", code="other_log")
             result = tx.execute(
                 anchors.insert().values(
                     deployment=self._deployment,
@@ -279,7 +286,7 @@ class Anchorer:
             ident = int(key[0]) if key is not None else 0
             # Gas is given, so that several anchors can be under way, each on top of the one before.
             sent = book.enqueue(
-                tx, account=PUBLISHER, to=self._description.log_contract, data=data, purpose="anchor",
+                tx, account=self._description.publisher_account, to=self._log.address, data=data, purpose="anchor",
                 reference=str(ident), now_ms=now_ms, gas=ANCHOR_GAS, is_replaced_by_caller=True,
             )  # fmt: skip
             tx.execute(anchors.update().where(anchors.c.id == ident).values(chain_tx=sent))
@@ -313,7 +320,9 @@ class Anchorer:
             self._drop_followers()
 
     def _check_on_chain(self, size: int, root: bytes, now_ms: int) -> None:
-        stored = self._log.root_at(self._log_id, size, block=self._chain.final_block_number())
+        with self._db.reading() as tx:
+            log_id = log_of(tx, size)
+        stored = self._log.root_at(log_id, size, block=self._chain.final_block_number())
         if stored != root:
             detail = f"The contract does not hold the root that was anchored at size {size}."
             self._alarm("root_mismatch", detail, now_ms)
