@@ -16,6 +16,7 @@ from core.prefixmap import MapProof, map_key
 from core.proofs import ROLE_UP_MAX
 from core.records import Record, read_record
 from ledger import tiles
+from ledger.cosignatures import cosigned_note
 from ledger.database import Tx
 from ledger.disclosure import Reader, may_see
 from ledger.history import steps
@@ -68,6 +69,7 @@ def build_bundle(tx: Tx, maps: ProofMap, place: LogPlace, item: str, *, reader: 
     checkpoint = tx.execute(sa.select(checkpoints).where(checkpoints.c.size == size)).first()
     if size == 0 or checkpoint is None:
         raise Conflict("Nothing is final on the chain yet; try again in a minute.", code="not_anchored")
+    note, cosigners = cosigned_note(tx, size) or (checkpoint.note, ())
     walk = _Walk(tx, size)
     walk.follow(item)
     walk.add_signers()
@@ -84,8 +86,8 @@ def build_bundle(tx: Tx, maps: ProofMap, place: LogPlace, item: str, *, reader: 
         "item": item,
         "size": size,
         "state": {"leaf": bytes(checkpoint.state).decode(), "path": _path(tx, size - 1, size)},
-        "checkpoint": checkpoint.note,
-        "cosigners": [],
+        "checkpoint": note,
+        "cosigners": list(cosigners),
         "histories": histories,
         "entries": [_entry(tx, leaf, loaded, size, reader) for leaf, loaded in sorted(walk.loaded.items())],
     }

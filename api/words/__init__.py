@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from api.words import bank, common, consumer, credit, places, terms
+from api.words import bank, common, consumer, credit, mirror, places, terms
 from core.errors import Broken
 
 LANGUAGES: Final = ("zh", "en")
@@ -13,6 +13,7 @@ CATALOGUE: Final[dict[str, tuple[str, str]]] = {
     **consumer.WORDS,
     **bank.WORDS,
     **credit.WORDS,
+    **mirror.WORDS,
     **places.WORDS,
     **terms.WORDS,
 }
