@@ -9,10 +9,12 @@ from core.canonical import sha256
 from core.crypto import Ed25519Private, Ed25519Public
 from core.errors import Rejected
 
-NOTE_BYTES_MAX = 20_000
+# Room for 16 post-quantum signatures of 5 kB, which the specification asks every verifier to take.
+NOTE_BYTES_MAX = 150_000
 SIGNATURES_MAX = 64
 ED25519 = 0x01
 COSIGNATURE = 0x04
+NUMBER_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -59,26 +61,26 @@ def read_verifier(text: str) -> Verifier:
         verifier = Verifier(_name(parts[0]), Ed25519Public(raw[1:]), raw[0])
     except (IndexError, binascii.Error, Rejected) as error:
         raise Rejected("A verifier key is name+hash+base64.", code="bad_verifier_key") from error
-    if verifier.kind not in (ED25519, COSIGNATURE) or verifier.key_hash.hex() != parts[1]:
+    if verifier.kind not in (ED25519, COSIGNATURE) or verifier.encode() != text:
         raise Rejected("The verifier key's hash does not fit its name and key.", code="bad_verifier_key")
     return verifier
 
 
 def read_checkpoint(text: str) -> Checkpoint:
-    """The checkpoint in a note's text.
+    """The checkpoint in a note's text. Extension lines (non-empty, after the third) are passed over.
 
     Raises:
         Rejected: ``bad_checkpoint``.
     """
     lines = text.split("\n")
-    if len(lines) < 4 or lines[-1] != "" or not lines[0] or not lines[1].isascii() or not lines[1].isdigit():
+    if len(lines) < 4 or lines.pop() != "" or not all(lines) or not lines[1].isascii() or not lines[1].isdigit():
         raise Rejected("A checkpoint is origin, size and root, a line each.", code="bad_checkpoint")
     size = int(lines[1]) if len(lines[1]) < 20 else -1
     try:
         root = base64.b64decode(lines[2], validate=True)
     except binascii.Error as error:
         raise Rejected("The root is base64.", code="bad_checkpoint") from error
-    if str(size) != lines[1] or len(root) != 32 or base64.b64encode(root).decode() != lines[2]:
+    if str(size) != lines[1] or size > NUMBER_MAX or len(root) != 32 or base64.b64encode(root).decode() != lines[2]:
         raise Rejected("The size or the root has another spelling.", code="bad_checkpoint")
     return Checkpoint(lines[0], size, root)
 
@@ -90,7 +92,13 @@ def sign_note(text: str, name: str, key: Ed25519Private) -> str:
 
 
 def cosign(text: str, name: str, key: Ed25519Private, *, time: int) -> str:
-    """One cosignature/v1 line over a checkpoint's text at ``time`` (unix seconds)."""
+    """One cosignature/v1 line over a checkpoint's text at ``time`` (unix seconds).
+
+    Raises:
+        Rejected: ``bad_time``: the time is not between 0 and 2**63 - 1.
+    """
+    if not 0 <= time <= NUMBER_MAX:
+        raise Rejected("A cosignature's time is unix seconds from 0.", code="bad_time")
     verifier = Verifier(name, key.public, COSIGNATURE)
     signed = f"cosignature/v1\ntime {time}\n{text}".encode()
     return _line(verifier, time.to_bytes(8) + key.sign(signed))
@@ -107,7 +115,7 @@ def split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:
     Raises:
         Rejected: ``bad_note``.
     """
-    if len(note) > NOTE_BYTES_MAX or not note.endswith("\n"):
+    if len(note.encode("utf-8", "surrogatepass")) > NOTE_BYTES_MAX or not note.endswith("\n"):
         raise Rejected("A note is short and ends in a newline.", code="bad_note")
     if any(ord(char) < 0x20 and char != "\n" for char in note):
         raise Rejected("A note has no control characters.", code="bad_note")
@@ -140,6 +148,8 @@ def open_note(note: str, verifiers: Sequence[Verifier]) -> tuple[str, dict[str, 
             signers[name] = 0
         else:
             time = int.from_bytes(raw[4:12])
+            if time > NUMBER_MAX:
+                raise Rejected("A cosignature's time is beyond 2^63 - 1.", code="bad_signature")
             verifier.public.verify(f"cosignature/v1\ntime {time}\n{text}".encode(), raw[12:])
             signers[name] = time
     if not signers:

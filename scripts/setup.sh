@@ -58,6 +58,8 @@ if [ "$goal" = test ]; then
   command -v softhsm2-util >/dev/null || debian must softhsm2
   ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || debian must postgresql
   command -v chromium >/dev/null || debian must chromium
+  # Another project's client of transparency logs, to check ours with.
+  { command -v go >/dev/null && [ -d /usr/share/gocode/src/golang.org/x/mod ]; } || debian must golang-go golang-golang-x-mod-dev
   fc-list ':lang=zh-cn' 2>/dev/null | grep -q . || debian must fontconfig fonts-wqy-microhei
   command -v npm >/dev/null || debian must nodejs npm
   want=$(cat package-lock.json | sha256sum | cut -d' ' -f1)
