@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from fractions import Fraction
 from typing import Any
@@ -11,16 +12,17 @@ import sqlalchemy as sa
 from core.canonical import canonical_bytes
 from core.errors import Conflict, Rejected
 from core.money import Money, parse_money
-from finance.allocation import NON_PERFORMING, PERFORMING, Due, spread
+from finance.allocation import NON_PERFORMING, PERFORMING, Due, Spread, spread
 from finance.applications import application_row, exposure, gather
 from finance.calendar import rolled
 from finance.commandlog import command
 from finance.decision import decide
-from finance.interest import Accrual
 from finance.journal import DEPOSITS, INCOME, LOANS, PAYABLE, RECEIVABLE, Entry, post
+from finance.loanbook import GROWING, Loan, carried, growth_entry, read_loans, write_growth, write_loans
 from finance.model import Actor, Call, Context
 from finance.ratios import availability, ltv_passes
 from finance.schedule import Every, schedule
+from finance.servicing import advance, overdue_days
 from finance.states import step
 from finance.tables import facilities, loans, payments, pledges, schedule_lines
 from ledger.chain_alarms import is_credit_stopped
@@ -88,46 +90,48 @@ def repay(
         paid = (payments.c.lender == row.lender) & (payments.c.reference == reference)
         if tx.execute(sa.select(payments.c.loan).where(paid)).first() is not None:
             raise Conflict("This payment is booked already.", code="already_booked", pointer="reference")
-        accrue(tx, loan, row, until=call.business_date, now=now)
-        return _book(tx, row, loan, money, reference, call)
+        return _book(tx, grow(tx, loan, until=call.business_date, now=now), money, reference, call)
 
     body = {"loan": loan, "amount": amount, "reference": reference}
     return command(tx, ctx, name="repay", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
 
 
-def accrue(tx: Tx, loan: str, facility: Any, *, until: date, now: int) -> Money:
-    """Post a loan's interest up to a date: rounded total minus what was posted. What was posted now."""
-    row = tx.execute(sa.select(loans).where(loans.c.id == loan).with_for_update()).one()
-    if row.state not in ("ACTIVE", "OVERDUE") or until <= row.accrued_to:
-        return Money(0)
-    exact, posted = row.accrued_exact.split(";")
-    accrual, posting = Accrual(Fraction(exact), Money(int(posted))).grown(
-        Money(row.balance), rate=Fraction(facility.rate_e10, 10**10), start=row.accrued_to, end=until,
-        day_count_name=facility.day_count,
-    )  # fmt: skip
-    values = {
-        "accrued_exact": f"{accrual.exact_minor};{accrual.posted.minor}", "accrued_to": until,
-        "interest_due": row.interest_due + posting.minor,
-    }  # fmt: skip
-    tx.execute(loans.update().where(loans.c.id == loan).values(values))
-    if posting.minor > 0:
-        entry = Entry("accrual", f"accrual/{loan}/{until.isoformat()}", {RECEIVABLE: posting}, {INCOME: posting})
-        post(tx, entry, lender=facility.lender, business_date=until, today=until, now=now, loan=loan)
-    return posting
+def grow(tx: Tx, loan: str, *, until: date, now: int) -> Loan:
+    """A loan, locked, with its growth up to a date posted: interest, and penalty on what is overdue.
+
+    Raises:
+        Rejected: ``no_such_loan``.
+    """
+    found = read_loans(tx, [loan], is_locked=True)
+    if not found:
+        raise Rejected("There is no such loan.", code="no_such_loan", pointer="loan")
+    before = found[0]
+    if before.standing.state not in GROWING or until <= before.standing.accrued_to:
+        return before
+    grown = advance(before.standing, until, before.terms)
+    total = grown.interest + grown.penalty
+    after = carried(before, grown)
+    write_loans(tx, [(before, after)])
+    write_growth(tx, [(before, grown)], until)
+    entry = None if before.is_off_book else growth_entry(total, f"accrual/{loan}/{until.isoformat()}")
+    if entry is not None:
+        post(tx, entry, lender=before.lender, business_date=until, today=until, now=now, loan=loan)
+    return after
 
 
 def owed(tx: Tx, loan: str, *, on: date) -> Money:
-    """What closes a loan on a date: balance, interest due, and interest not posted yet."""
-    row = tx.execute(sa.select(loans).where(loans.c.id == loan)).one()
-    facility = tx.execute(sa.select(facilities).where(facilities.c.id == row.facility)).one()
-    exact, posted = row.accrued_exact.split(";")
-    more = Money(0)
-    if on > row.accrued_to and row.state in ("ACTIVE", "OVERDUE"):
-        _, more = Accrual(Fraction(exact), Money(int(posted))).grown(
-            Money(row.balance), rate=Fraction(facility.rate_e10, 10**10), start=row.accrued_to, end=on,
-            day_count_name=facility.day_count,
-        )  # fmt: skip
-    return Money(row.balance + row.interest_due) + more
+    """What closes a loan on a date: balance, and all that has grown on it until then.
+
+    Raises:
+        Rejected: ``no_such_loan``.
+    """
+    found = read_loans(tx, [loan])
+    if not found:
+        raise Rejected("There is no such loan.", code="no_such_loan", pointer="loan")
+    standing = found[0].standing
+    if on > standing.accrued_to and standing.state in GROWING:
+        standing = advance(standing, on, found[0].terms).standing
+    return Money(standing.balance + standing.charges)
 
 
 def facility_row(tx: Tx, facility: str) -> Any:
@@ -191,51 +195,74 @@ def _pay_out(tx: Tx, facility: Any, money: Money, base: Mapping[str, Any], call:
     return {"loan": loan, "state": state, "amount": money.text(), "entry": number, "due": due.isoformat()}
 
 
-def _book(tx: Tx, facility: Any, loan: str, money: Money, reference: str, call: Call) -> dict[str, Any]:
-    row = tx.execute(sa.select(loans).where(loans.c.id == loan).with_for_update()).one()
-    step("loan", row.state, "repaid")
-    lines = tx.execute(
-        sa.select(schedule_lines).where(schedule_lines.c.loan == loan).order_by(schedule_lines.c.number)
-    ).all()
-    dues = [Due(0, is_due=True, interest=row.interest_due)]
-    dues += [
-        Due(line.number, is_due=call.business_date >= line.rolled, principal=line.principal - line.principal_paid)
-        for line in lines
-    ]
-    order = NON_PERFORMING if row.state in ("NON_ACCRUAL", "DEFAULTED") else PERFORMING
-    got = spread(money, dues, order=order)
-    principal, interest = got.total("principal"), got.total("interest")
-    for number, part, minor in got.lines:
-        if part == "principal":
-            paid = (schedule_lines.c.loan == loan) & (schedule_lines.c.number == number)
-            more = schedule_lines.c.principal_paid + minor
-            tx.execute(schedule_lines.update().where(paid).values(principal_paid=more))
-    left = (row.balance - principal, row.interest_due - interest)
-    state = row.state
-    if left == (0, 0):
-        state = step("loan", row.state, "overpaid" if got.overpayment.minor else "repaid")
-    tx.execute(
-        loans.update()
-        .where(loans.c.id == loan)
-        .values(balance=left[0], interest_due=left[1], overpaid=row.overpaid + got.overpayment.minor, state=state)
-    )
-    parts = {LOANS: principal, RECEIVABLE: interest, PAYABLE: got.overpayment.minor}
+def _book(tx: Tx, loan: Loan, money: Money, reference: str, call: Call) -> dict[str, Any]:
+    step("loan", loan.standing.state, "repaid")
+    got = spread(money, _dues(loan, call.business_date), order=NON_PERFORMING if loan.is_off_book else PERFORMING)
+    after = _paid(loan, got, call.business_date)
+    write_loans(tx, [(loan, after)])
+    principal, charges = got.total("principal"), sum(got.total(part) for part in ("penalty", "fee", "interest"))
+    # What is claimed but was never income becomes income when it is paid.
+    parts = {LOANS: principal, INCOME if loan.is_off_book else RECEIVABLE: charges, PAYABLE: got.overpayment.minor}
     credits_ = {account: Money(minor) for account, minor in parts.items() if minor}
-    entry = Entry("repayment", f"repayment/{facility.lender}/{reference}", {DEPOSITS: money}, credits_)
+    entry = Entry("repayment", f"repayment/{loan.lender}/{reference}", {DEPOSITS: money}, credits_)
     number = post(
-        tx, entry, lender=facility.lender, business_date=call.business_date, today=call.business_date, now=call.now_s,
-        loan=loan,
+        tx, entry, lender=loan.lender, business_date=call.business_date, today=call.business_date, now=call.now_s,
+        loan=loan.id,
     )  # fmt: skip
+    if loan.is_off_book and after.receivable:
+        # Paid up again: what has grown since and is not due yet is income from now on.
+        resumed = growth_entry(after.receivable, f"resumed/{loan.lender}/{reference}")
+        if resumed is not None:
+            post(tx, resumed, lender=loan.lender, business_date=call.business_date, today=call.business_date,
+                 now=call.now_s, loan=loan.id)  # fmt: skip
     tx.execute(
         payments.insert().values(
-            lender=facility.lender, reference=reference, loan=loan, amount=money.minor,
+            lender=loan.lender, reference=reference, loan=loan.id, amount=money.minor,
             allocation=json.dumps(got.lines), business_date=call.business_date,
         )
     )  # fmt: skip
     return {
-        "loan": loan, "state": state, "principal": Money(principal).text(), "interest": Money(interest).text(),
-        "overpayment": got.overpayment.text(), "balance": Money(left[0]).text(), "entry": number,
+        "loan": loan.id, "state": after.standing.state, "principal": Money(principal).text(),
+        "interest": Money(got.total("interest")).text(), "penalty": Money(got.total("penalty")).text(),
+        "fee": Money(got.total("fee")).text(), "overpayment": got.overpayment.text(),
+        "balance": Money(after.standing.balance).text(), "entry": number,
     }  # fmt: skip
+
+
+def _dues(loan: Loan, today: date) -> list[Due]:
+    """What a payment meets: each line's claims; interest grown so far is paid before principal in advance."""
+    dues = []
+    for line in loan.standing.lines:
+        is_due = today >= line.due
+        dues.append(
+            Due(
+                line.number, is_due=True, penalty=line.penalty - line.penalty_paid, fee=line.fee - line.fee_paid,
+                interest=line.interest - line.interest_paid, principal=line.open_principal if is_due else 0,
+            )
+        )  # fmt: skip
+        if not is_due:
+            dues.append(Due(line.number, is_due=False, principal=line.open_principal))
+    return dues
+
+
+def _paid(loan: Loan, got: Spread, today: date) -> Loan:
+    lines = {line.number: line for line in loan.standing.lines}
+    for number, part, minor in got.lines:
+        name = f"{part}_paid"
+        lines[number] = replace(lines[number], **{name: getattr(lines[number], name) + minor})
+    standing = replace(loan.standing, lines=tuple(lines.values()))
+    if standing.balance + standing.charges == 0:
+        state = step("loan", standing.state, "overpaid" if got.overpayment.minor else "repaid")
+    else:
+        state = standing.state
+        if state in ("OVERDUE", "NON_ACCRUAL") and overdue_days(standing.lines, today) == 0:
+            state = step("loan", state, "paid_up")
+    after = replace(loan, standing=replace(standing, state=state), overpaid=loan.overpaid + got.overpayment.minor)
+    is_off = after.is_off_book
+    return replace(
+        after, receivable=0 if is_off else standing.charges, suspended=standing.charges if is_off else 0,
+        overdue_days=overdue_days(standing.lines, today),
+    )  # fmt: skip
 
 
 def _read(text: str) -> Money:

@@ -216,6 +216,10 @@ loans: Final = Table(
     Column("accrued_exact", Text, nullable=False),
     Column("accrued_to", Date, nullable=False),
     Column("overpaid", _BIG, nullable=False),
+    # Claims on interest, penalty and fees that are no income yet: the loan is in non-accrual.
+    Column("suspended", _BIG, nullable=False, server_default="0"),
+    Column("overdue_days", Integer, nullable=False, server_default="0"),
+    Column("class", Text, nullable=False, server_default="pass"),
     Column("started", Date, nullable=False),
     Column("state", Text, nullable=False, index=True),
     Column("base", Text, nullable=False),
@@ -232,6 +236,31 @@ schedule_lines: Final = Table(
     Column("principal", _BIG, nullable=False),
     Column("interest", _BIG, nullable=False),
     Column("principal_paid", _BIG, nullable=False),
+    # What has grown on the instalment and what was paid of it; ``interest`` above is the plan.
+    *(
+        Column(name, _BIG, nullable=False, server_default="0")
+        for name in ("interest_grown", "interest_paid", "penalty", "penalty_paid", "fee", "fee_paid", "compounded")
+    ),
+    Column("penalty_exact", Text, nullable=False, server_default="0"),
+)
+# A day's growth of each loan: the sub-ledger behind the collected accrual entries.
+accruals: Final = Table(
+    "fin_accruals",
+    metadata,
+    Column("loan", Text, primary_key=True),
+    Column("until", Date, primary_key=True),
+    Column("interest", _BIG, nullable=False),
+    Column("penalty", _BIG, nullable=False),
+    Column("is_off_book", sa.Boolean, nullable=False),
+)
+provisions: Final = Table(
+    "fin_provisions",
+    metadata,
+    Column("lender", Text, primary_key=True),
+    Column("business_date", Date, primary_key=True),
+    Column("class", Text, primary_key=True),
+    Column("balance", _BIG, nullable=False),
+    Column("amount", _BIG, nullable=False),
 )
 payments: Final = Table(
     "fin_payments",
@@ -283,7 +312,8 @@ postings: Final = Table(
 
 FIRST: Final = tuple(metadata.tables.values())
 APPEND_ONLY: Final = ("fin_command_log", "fin_command_keys", "fin_approvals", "fin_entries", "fin_postings",
-                      "fin_policies", "fin_quotes", "fin_payments", "fin_refusals")  # fmt: skip
+                      "fin_policies", "fin_quotes", "fin_payments", "fin_refusals",
+                      "fin_accruals", "fin_provisions")  # fmt: skip
 
 
 def append_only_ddl(dialect: str) -> list[str]:

@@ -1,10 +1,18 @@
 """``tracebond finance``: the formulas as tools for people."""
 
+import json
 from pathlib import Path
 
 import click
 
+from finance.applications import replay_decision
+from finance.daycount import parse_date
+from finance.eod import end_of_day
+from finance.policy import load_policy
 from finance.tool import borrowing_base_text, day_count_text, schedule_text
+from tracebond.loops import now_s
+from tracebond.parts import open_books
+from tracebond.settings import load_settings
 
 
 @click.group()
@@ -45,3 +53,40 @@ def schedule(principal: str, rate: str, day_count: str, start: str, periods: str
 def borrowing_base(file: Path) -> None:
     """Print the borrowing base of FILE (JSON) with every step of its decision."""
     click.echo(borrowing_base_text(file.read_bytes()))
+
+
+@finance.command()
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder (default: ./var).")
+@click.option("--date", "day", required=True, help="The business date to end, YYYY-MM-DD.")
+def eod(data: Path | None, day: str) -> None:
+    """End the business date: interest and penalties, overdue states, provisions; then the next date begins.
+
+    Days are ended one after the other. After a crash run it again: it goes on where it stopped. Exits 1 when a control
+    account differs from its loans.
+    """
+    with open_books(load_settings(data=data)) as db:
+        done = end_of_day(db, load_policy(), parse_date(day, pointer="date"), now=now_s(), progress=_progress)
+    moved = ", ".join(f"{count} {event}" for event, count in sorted(done.moved.items())) or "no loan changed its state"
+    click.echo(f"{done.closed} has ended: {done.loans} loans, {moved}; the business date is {done.next_date}")
+    for lender, accounts in done.differences.items():
+        for code, value in accounts.items():
+            click.echo(f"{lender}: account {code} differs from its loans by {value.text()}", err=True)
+    if done.differences:
+        raise SystemExit(1)
+
+
+@finance.command()
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder (default: ./var).")
+@click.argument("decision")
+def replay(data: Path | None, decision: str) -> None:
+    """Compute the decision on an application again from its stored inputs and policy version, and print it.
+
+    Exits 1 when it cannot be reproduced bit for bit.
+    """
+    with open_books(load_settings(data=data)) as db, db.reading() as tx:
+        found = replay_decision(tx, decision)
+    click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+
+
+def _progress(done: int, whole: int) -> None:
+    click.echo(f"\r{done} of {whole} loans", err=True, nl=done >= whole)

@@ -2,7 +2,8 @@
 
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,17 @@ class Parts:
         """Give back database and chain."""
         self.chain.close()
         self.db.close()
+
+
+@contextmanager
+def open_books(settings: Settings) -> Iterator[Database]:
+    """The database alone, for work that needs neither chain nor broker."""
+    db = open_database(settings.database)
+    try:
+        upgrade(db)
+        yield db
+    finally:
+        db.close()
 
 
 def open_parts(settings: Settings, *, new_chain: bool = False, say: Callable[[str], None] = lambda text: None) -> Parts:
