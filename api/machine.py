@@ -7,20 +7,24 @@ import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from prometheus_client import REGISTRY as DEFAULT_REGISTRY
 
-from api import pages
+from api import mirrors, pages
 from api.errors import NotFound
 from api.policy import PUBLIC, Routes
 from api.services import Services
 from contracts.node import answer_bytes
+from core.canonical import sha256
 from core.errors import TracebondError, Unavailable
+from ledger.cosignatures import newest_note
 from ledger.tables import checkpoints, entries, tiles, waiting
 
 _FOREVER: Final = "public, max-age=31536000, immutable"
-_TILE_PATH = re.compile(r"(?P<level>\d|[1-5]\d|6[0-3])/(?P<number>(?:x\d{3}/)*\d{3})(?:\.p/(?P<width>[1-9]\d{0,2}))?\Z")
+_TILE_PATH = re.compile(
+    r"(?P<level>[0-9]|[1-5][0-9]|6[0-3])/(?P<number>(?:x[0-9]{3}/){0,5}[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?\Z"
+)
 TILE_WIDTH: Final = 256
 HASH_BYTES: Final = 32
 
@@ -59,6 +63,7 @@ def metrics(request: Request) -> Response:
     with services.db.reading() as tx:
         size, time_s = log_head(tx)
         queue = tx.execute(sa.select(sa.func.count()).select_from(waiting)).scalar_one()
+        mirrors.metrics(tx, registry, now_ms=services.now_ms())
     for name, words, value in (
         ("tracebond_log_size", "Leaves under the newest checkpoint", size),
         ("tracebond_log_checkpoint_age_seconds", "Age of the newest checkpoint", services.now_ms() / 1000 - time_s),
@@ -78,34 +83,56 @@ async def rpc(request: Request) -> Response:
     return Response(await run_in_threadpool(answer_bytes, services.chain, body), media_type="application/json")
 
 
-async def checkpoint(request: Request) -> Response:
-    """The newest signed checkpoint (C2SP tlog-checkpoint)."""
+def checkpoint(request: Request) -> Response:
+    """The newest signed checkpoint (C2SP tlog-checkpoint), with the cosignatures that mirrors have sent for it."""
     services: Services = request.app.state.services
     with services.db.reading() as tx:
-        note = tx.scalar(sa.select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1))
+        note = newest_note(tx)
     if note is None:
         raise NotFound("There is no checkpoint yet.")
-    return PlainTextResponse(note, headers={"Cache-Control": "no-cache"})
+    return tagged(request, note.encode(), kind="text/plain; charset=utf-8", cache="no-cache")
 
 
-async def tile(request: Request, path: str) -> Response:
-    """A tile of hashes (C2SP tlog-tiles): full ones never change; entries are for registered mirrors only."""
-    match = _TILE_PATH.match(path)
-    if match is None:
-        raise NotFound("A tile path is level/number, with .p/width for a partial tile.")
-    parts = match["number"].split("/")
-    number = int("".join(part.removeprefix("x") for part in parts))
-    if tile_path(number) != match["number"]:
-        raise NotFound("The tile's number has another spelling.")
-    width = int(match["width"] or TILE_WIDTH)
+def tile(request: Request, path: str) -> Response:
+    """A tile of hashes (C2SP tlog-tiles): full and partial ones never change."""
+    level, number, width = read_tile_path(path)
     services: Services = request.app.state.services
     with services.db.reading() as tx:
-        query = sa.select(tiles.c.hashes).where(tiles.c.level == int(match["level"]), tiles.c.number == number)
-        hashes = tx.scalar(query)
-    if hashes is None or len(hashes) < width * HASH_BYTES or width > TILE_WIDTH - (match["width"] is not None):
+        hashes = tx.scalar(sa.select(tiles.c.hashes).where(tiles.c.level == level, tiles.c.number == number))
+    if hashes is None or len(hashes) < width * HASH_BYTES:
         raise NotFound("There is no such tile.")
-    data = bytes(hashes)[: width * HASH_BYTES]
-    return Response(data, media_type="application/octet-stream", headers={"Cache-Control": _FOREVER})
+    return tagged(request, bytes(hashes)[: width * HASH_BYTES], kind="application/octet-stream", cache=_FOREVER)
+
+
+def read_tile_path(path: str) -> tuple[int, int, int]:
+    """Level, number and width of a tile's path below ``/log/tile/``.
+
+    Raises:
+        NotFound: no tile of any log has this path; a log is a set of static resources, so that it is just not there.
+    """
+    match = _TILE_PATH.match(path)
+    if match is None:
+        raise NotFound(
+            "A tile's path is level/number, the number in groups of three digits, all but the last after an x, and "
+            "/width behind .p for a partial tile."
+        )
+    number = int(match["number"].replace("/", "").replace("x", ""))
+    if tile_path(number) != match["number"]:
+        raise NotFound("The tile's number has leading groups of zeroes.")
+    width = int(match["width"] or TILE_WIDTH)
+    if match["width"] is not None and width >= TILE_WIDTH:
+        raise NotFound("A partial tile is 1 to 255 hashes wide.")
+    return int(match["level"]), number, width
+
+
+def tagged(request: Request, data: bytes, *, kind: str, cache: str) -> Response:
+    """The bytes with a strong validator, or 304 when the client holds them already (RFC 9110, section 13.1.2)."""
+    tag = f'"{sha256(data)[:16].hex()}"'
+    headers = {"ETag": tag, "Cache-Control": cache}
+    held = [part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")]
+    if tag in held or "*" in held:
+        return Response(status_code=304, headers=headers)
+    return Response(data, headers=headers | {"Content-Type": kind})
 
 
 def tile_path(number: int) -> str:
