@@ -172,23 +172,25 @@ def _travel(
 ) -> None:
     own = events_of(tx, item_id, size)
     for event in own:
-        if within is None or _is_within(event, within):
+        if within is None or is_within(event, within):
             found.setdefault((event.leaf, event.number), Travelled(event, via))
     if depth == DEPTH_MAX:
         return
     for stay in stays([event for event in own if event.suspect is None], item_id):
-        narrowed = _narrow(stay, within)
-        if narrowed is not None:
-            _travel(tx, stay.container, size, found, via=stay.container, within=narrowed, depth=depth + 1)
+        part = narrowed(stay, within)
+        if part is not None:
+            _travel(tx, stay.container, size, found, via=stay.container, within=part, depth=depth + 1)
 
 
-def _is_within(event: LoggedEvent, stay: Stay) -> bool:
+def is_within(event: LoggedEvent, stay: Stay) -> bool:
+    """Whether an event falls into a stay by device time or by log order, whichever is wider."""
     by_time = stay.from_ms <= event.device_ms and (stay.to_ms is None or event.device_ms <= stay.to_ms)
     by_log = stay.from_leaf <= event.leaf and (stay.to_leaf is None or event.leaf <= stay.to_leaf)
     return by_time or by_log
 
 
-def _narrow(stay: Stay, within: Stay | None) -> Stay | None:
+def narrowed(stay: Stay, within: Stay | None) -> Stay | None:
+    """The part of a stay inside an outer one; None where they do not meet."""
     if within is None:
         return stay
     to_ms = min((t for t in (stay.to_ms, within.to_ms) if t is not None), default=None)
