@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Column, ForeignKey, Integer, Table, Text
 
 from contracts.deploy import Deployment
-from core.errors import Conflict, Rejected
+from core.errors import Broken, Conflict, Rejected
 from ledger import chain_book as book
 from ledger.chain_alarms import clear_alarm, raise_alarm
 from ledger.chain_tx_tables import anchors, chain_accounts, chain_tx, deployments
-from ledger.database import Tx
+from ledger.database import Database, Tx
 from ledger.tables import metadata
 
 PUBLISHER: Final = "publisher"
@@ -49,6 +49,35 @@ class LogLine:
     start: int
     last_good: int | None
     reason: str | None
+
+
+def present(db: Database, recorded: Deployment) -> Deployment:
+    """The deployment as the database knows it, when its log is a successor of the recorded one.
+
+    A process may start with the description of before: the succession was made elsewhere, or was interrupted before
+    the file was written.
+    """
+    with db.reading() as tx:
+        row = tx.execute(sa.select(deployments.c.description).where(deployments.c.is_current)).one_or_none()
+    known = recorded if row is None else Deployment.from_json(row.description)
+    is_same = (known.chain_id, known.genesis_hash, known.log_contract) == (
+        recorded.chain_id, recorded.genesis_hash, recorded.log_contract
+    )  # fmt: skip
+    return known if is_same and known.log_id > recorded.log_id else recorded
+
+
+def check_present(db: Database, started: Deployment) -> None:
+    """Return while the log that a process started with is the one that is written.
+
+    Raises:
+        Broken: ``log_succeeded``; the process must be started again, so that its proofs name the successor.
+    """
+    found = present(db, started)
+    if found.log_id != started.log_id:
+        raise Broken(
+            f"This process started on log {started.log_id}, but its successor {found.log_id} goes on; start it again.",
+            code="log_succeeded",
+        )
 
 
 def log_lines(tx: Tx) -> list[LogLine]:

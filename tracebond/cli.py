@@ -210,9 +210,12 @@ def epcis_hash(file: Path, profile: str, prehash: bool) -> None:
 def main() -> None:
     """The entry point of the ``tracebond`` command."""
     from tracebond.bench_cli import bench
+    from tracebond.chain_cli import chain
     from tracebond.device_cli import device, org
     from tracebond.finance_cli import finance
+    from tracebond.log_cli import log
+    from tracebond.mirror_cli import mirror
 
-    for command in (bench, device, finance, org):
+    for command in (bench, chain, device, finance, log, mirror, org):
         cli.add_command(command)
     cli(prog_name="tracebond")

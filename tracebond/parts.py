@@ -10,12 +10,13 @@ from pathlib import Path
 import structlog
 
 from contracts.chain import Chain, open_chain
-from contracts.deploy import Deployment, deploy
+from contracts.deploy import Deployment, deploy, save_deployment
 from contracts.inorder import replace_file
 from contracts.signer import Signer, open_signer
 from core.identifiers import org_id
 from finance.model import k_check
 from ledger.chain_book import check_start
+from ledger.chain_logs import present
 from ledger.database import Database, open_database, upgrade
 from ledger.keyfiles import KeyFiles
 from ledger.proofs import LogPlace
@@ -104,6 +105,10 @@ def open_parts(settings: Settings, *, new_chain: bool = False, say: Callable[[st
         k_check=k_check(secret),
         is_new_chain=new_chain,
     )
+    newest = present(db, deployment)
+    if newest != deployment:
+        save_deployment(data, newest)
+        deployment = newest
     check_start(db, chain, deployment, now_ms=now_ms(), is_new_chain=new_chain)
     with db.transaction() as tx:
         set_identity(tx, aud=settings.service_id, log=settings.origin)

@@ -29,6 +29,8 @@ from ingest.pressure import backlog_brake, disk_brake
 from ingest.source import MqttSource
 from ingest.topics import DeviceName, device_name
 from ledger.anchor import Anchorer, AnchorSettings
+from ledger.chain_logs import check_present
+from ledger.chain_metrics import ChainMetrics
 from ledger.chain_tx import ChainSender
 from ledger.followers import run_once
 from ledger.itemmap import ProofMap, proof_size
@@ -38,6 +40,7 @@ from ledger.state import views
 from ledger.store import admit_record
 from tracebond.enrol import Enrolment
 from tracebond.loops import Loops, now_ms, now_s
+from tracebond.new_chain import register_again
 from tracebond.parts import Parts, open_parts
 from tracebond.settings import Settings
 
@@ -102,6 +105,10 @@ class Running:
 
         self.loops.add("sequencer", sequence, idle_s=settings.checkpoint_s)
         self.loops.add("anchorer", chain, idle_s=0.25)
+        metrics = ChainMetrics(parts.db, parts.chain, now_ms)
+        REGISTRY.register(metrics)
+        self._closing.append(lambda: REGISTRY.unregister(metrics))
+        self.loops.add("chain-metrics", metrics.refresh, idle_s=15.0)
 
     def add_ingest(self, client_id: str) -> None:
         """The broker (a child when none is set) and one ingest worker."""
@@ -145,7 +152,12 @@ class Running:
 
     def add_proofs(self) -> None:
         """The map that proofs are made from."""
-        self.loops.add("proofs", lambda: self.proofs.advance(self.parts), idle_s=0.3)
+
+        def advance() -> bool:
+            check_present(self.parts.db, self.parts.deployment)
+            return self.proofs.advance(self.parts)
+
+        self.loops.add("proofs", advance, idle_s=0.3)
 
     def web(self, url: str, *, is_demo: bool = False) -> FastAPI:
         """The web application over these parts."""
@@ -159,6 +171,7 @@ class Running:
             log_id=parts.deployment.log_id,
             is_demo=is_demo,
             is_own_chain=parts.chain.is_development,
+            mirror_keys=tuple(settings.mirror_keys.split()),
         )
         return create_app(
             Services(
@@ -255,6 +268,7 @@ def all_in_one(
     enrolment = Enrolment(parts)
     enrolment.operator()
     enrolment.wait_sequenced([parts.keyfiles.receipt.thumbprint()])
+    register_again(parts, enrolment, say)
     say("starting the broker")
     running.add_ingest("ingest-1")
     running.add_followers()

@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     anchor_leaves: int = Field(50_000, gt=0, description="Anchor earlier when this many leaves are waiting.")
     promise_s: int = Field(60, gt=0, description="Receipts promise inclusion within this many seconds.")
     heartbeat_s: int = Field(86_400, gt=0, description="A checkpoint is made at least this often, entries or not.")
+    mirror_keys: str = Field(
+        "", description="Verifier keys of mirrors that the pages pin, with spaces between; the reader may pin others."
+    )
     key_passphrase: str = Field(
         "", description="Passphrase of the chain keystores; empty: one made up and kept beside them, mode 600."
     )
