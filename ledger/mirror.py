@@ -21,10 +21,10 @@ from core.notes import COSIGNATURE, Checkpoint, Verifier, cosign, open_note, rea
 from ledger import mirror_tables, tiles
 from ledger.database import Database, Tx
 from ledger.mirror_chain import ChainView, Tip
-from ledger.mirror_replay import Replay, first_difference, get_pin, head_root, set_pin
+from ledger.mirror_replay import AUD, SIZE, STATE, Replay, first_difference, get_pin, head_root, set_pin
 from ledger.mirror_rules import Fault, Pinned
 from ledger.mirror_source import LogSource, Withheld
-from ledger.mirror_tables import cosigned, heads, orgs, refusals
+from ledger.mirror_tables import cosigned, heads, orgs, pins, refusals
 from ledger.tables import tiles as tiles_table
 
 # A change of an organisation must be logged this soon after a state leaf whose block contains it.
@@ -95,6 +95,7 @@ class Mirror:
         self._earlier = earlier
         self._replay: Replay | None = None
         self._pinned: Pinned | None = None
+        self._log_verifier: Verifier | None = None
         self._lock = threading.RLock()
         mirror_tables.create(database)
 
@@ -132,29 +133,7 @@ class Mirror:
 
     def refusal(self) -> Refusal | None:
         """The oldest refusal that is not closed."""
-        query = sa.select(refusals).where(refusals.c.closed_s.is_(None)).order_by(refusals.c.number).limit(1)
-        with self._database.reading() as tx:
-            row = tx.execute(query).first()
-        return None if row is None else _refusal(row)
-
-    def resume(self, now: int, reason: str) -> int:
-        """Close what was refused, for a reason that is kept, and forget the replay: all is checked again from leaf 0.
-
-        What was cosigned stays, and the log is held to it. Gives the number of refusals closed.
-        """
-        with self._lock, self._database.transaction() as tx:
-            update = refusals.update().where(refusals.c.closed_s.is_(None))
-            count = tx.execute(update.values(closed_s=now, closed_reason=reason)).rowcount
-            keep = {"mirror_pins", "mirror_cosigned", "mirror_refusals"}
-            for table in mirror_tables.metadata.sorted_tables:
-                if table.name not in keep:
-                    tx.execute(table.delete())
-            tx.execute(tiles_table.delete())
-            tiles.forget(tx)
-            set_pin(tx, "size", "0")
-            tx.execute(mirror_tables.pins.delete().where(mirror_tables.pins.c.name.in_(("state", "aud"))))
-            self._replay = None
-        return int(count)
+        return open_refusal(self._database)
 
     def last_cosigned(self) -> Any:
         """The row of the largest size cosigned, or None."""
@@ -170,6 +149,12 @@ class Mirror:
         if self._pinned is None:
             self._pinned = self._open()
         return self._pinned
+
+    def log_verifier(self) -> Verifier:
+        """The key that signs the log's checkpoints, as the contract names it."""
+        if self._log_verifier is None:
+            self._log_verifier = self._log_key(self._chain.tip(self._number()))
+        return self._log_verifier
 
     def cosign_handed(self, old: int, proof: list[bytes], head: Checkpoint, note: str, now: int) -> str:
         """The cosignature line for a checkpoint that was handed over with its consistency proof (tlog-witness).
@@ -368,7 +353,7 @@ class Mirror:
 
     def _size(self) -> int:
         with self._database.reading() as tx:
-            return int(get_pin(tx, "size") or 0)
+            return int(get_pin(tx, SIZE) or 0)
 
     def _number(self) -> int:
         self.pinned()
@@ -399,9 +384,9 @@ class Mirror:
         if self._chain.chain is None:
             raise Conflict("The chain was not pinned.", code="not_pinned")
         chain_id, genesis = self._chain.chain
-        pins = {"contract": self._chain.contract, "chain_id": str(chain_id), "genesis": genesis, "origin": origin}
+        found = {"contract": self._chain.contract, "chain_id": str(chain_id), "genesis": genesis, "origin": origin}
         with self._database.transaction() as tx:
-            for name, value in {**pins, "log_id": str(self._log_id), "registry": registry}.items():
+            for name, value in {**found, "log_id": str(self._log_id), "registry": registry}.items():
                 set_pin(tx, name, value)
         self._source.log = origin
         return Pinned(origin, "", chain_id, registry, self._earlier)
@@ -411,6 +396,39 @@ class Mirror:
         if note is None:
             raise Unavailable("The operator has no checkpoint yet.", code="no_checkpoint")
         return note.split("\n", 1)[0]
+
+
+def open_refusal(database: Database) -> Refusal | None:
+    """The oldest refusal of a mirror that is not closed."""
+    query = sa.select(refusals).where(refusals.c.closed_s.is_(None)).order_by(refusals.c.number).limit(1)
+    with database.reading() as tx:
+        row = tx.execute(query).first()
+    return None if row is None else _refusal(row)
+
+
+def close_refusals(database: Database, now: int, reason: str) -> int:
+    """Close what was refused, for a reason that is kept, and forget the replay: all is checked again from leaf 0.
+
+    What was cosigned stays, and the log is held to it. Gives the number of refusals closed. No mirror may be running.
+    """
+    with database.transaction() as tx:
+        update = refusals.update().where(refusals.c.closed_s.is_(None))
+        count = tx.execute(update.values(closed_s=now, closed_reason=reason)).rowcount
+        for table in mirror_tables.metadata.sorted_tables:
+            if table.name not in (pins.name, cosigned.name, refusals.name):
+                tx.execute(table.delete())
+        tx.execute(tiles_table.delete())
+        tiles.forget(tx)
+        tx.execute(pins.delete().where(pins.c.name.in_((SIZE, STATE, AUD))))
+    return int(count)
+
+
+def summary(database: Database) -> tuple[int, int, int]:
+    """Leaves replayed, largest size cosigned, and when (unix seconds); zeros for never."""
+    with database.reading() as tx:
+        row = tx.execute(sa.select(cosigned).order_by(cosigned.c.size.desc()).limit(1)).first()
+        size = int(get_pin(tx, SIZE) or 0)
+    return (size, 0, 0) if row is None else (size, int(row.size), int(row.time_s))
 
 
 def _check_proof(old: int, old_root: bytes, proof: list[bytes], head: Checkpoint) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.canonical import b64u, canonical_bytes, parse_json, sha256
-from core.crypto import P256Private
+from core.canonical import b64u, canonical_bytes, parse_json, sha256, unb64u
+from core.crypto import Ed25519Private, Jwk, P256Private, P256Public
 from core.errors import Rejected
 from core.jws import sign_jws, split_jws
 from core.notes import COSIGNATURE, Verifier, read_verifier
@@ -20,6 +20,8 @@ TYP = "tb-mirror+jwt"
 # Clocks of two organisations differ; a replayed request gives its replayer only what its path names.
 AGE_S_MAX = 300
 TOKEN_BYTES_MAX = 2_000
+REGISTRATION_TYP = "tb-mirror-registration+jwt"
+REGISTRATION_BYTES_MAX = 4_000
 # A lender or a regulator: the roles that answer for others.
 ROLES = 64 | 128
 COSIGNER = "cosigner"
@@ -104,3 +106,43 @@ def cosigner_of(scope: Mapping[str, Any]) -> Verifier:
     if verifier.kind != COSIGNATURE:
         raise NotAMirror("The key's record names a verifier that does not cosign.")
     return verifier
+
+
+def registration(name: str, cosigner: Ed25519Private, key: P256Private) -> dict[str, Any]:
+    """What a mirror hands to its organisation and the operator: both public keys, each signed for by the other.
+
+    Args:
+        name: name of the verifier key, a schema-less URL of the mirror.
+    """
+    text = Verifier(name, cosigner.public, COSIGNATURE).encode()
+    payload = {"v": 1, "cosigner": text, "signature": b64u(cosigner.sign(_bound(text, key.thumbprint())))}
+    proof = sign_jws(canonical_bytes(payload), typ=REGISTRATION_TYP, key=key).decode("ascii")
+    return {"v": 1, "cosigner": text, "jwk": key.jwk(), "proof": proof}
+
+
+def read_registration(data: bytes) -> tuple[Jwk, Verifier]:
+    """The request key and the verifier of a registration whose two keys prove each other.
+
+    Raises:
+        Rejected: ``bad_registration``.
+    """
+    try:
+        value = parse_json(data, bytes_max=REGISTRATION_BYTES_MAX, depth_max=3)
+        if not isinstance(value, dict) or set(value) != {"v", "cosigner", "jwk", "proof"} or value["v"] != 1:
+            raise Rejected("its members are v, cosigner, jwk and proof.")
+        public = P256Public.from_jwk(value["jwk"])
+        verifier = cosigner_of({COSIGNER: value["cosigner"]})
+        jws = split_jws(str(value["proof"]).encode(), typ=REGISTRATION_TYP, bytes_max=REGISTRATION_BYTES_MAX)
+        jws.check(public)
+        inner = parse_json(jws.payload, bytes_max=REGISTRATION_BYTES_MAX, depth_max=2)
+        if not isinstance(inner, dict) or inner.get("cosigner") != value["cosigner"]:
+            raise Rejected("its proof is about another cosigner.")
+        bound = _bound(verifier.encode(), public.thumbprint())
+        verifier.public.verify(bound, unb64u(str(inner.get("signature")), length=64))
+    except Rejected as error:
+        raise Rejected(f"This is no mirror's registration: {error.message}", code="bad_registration") from error
+    return public.jwk(), verifier
+
+
+def _bound(cosigner: str, kid: str) -> bytes:
+    return f"tracebond/mirror-registration/1\n{cosigner}\n{kid}\n".encode()

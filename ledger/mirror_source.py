@@ -42,7 +42,7 @@ class LogSource:
         self,
         url: str,
         key: P256Private,
-        log: str,
+        log: str = "",
         *,
         now: Callable[[], float] = time.time,
         timeout_s: float = TIMEOUT_S,
