@@ -21,6 +21,7 @@ JOURNAL_FILE = "deployment.steps.json"
 ETHER = 10**18
 ADMIN_WEI = 100 * ETHER
 ACCOUNT_WEI = 2 * ETHER
+_CREATED = 3
 _LOG_OPENED = keccak(b"LogOpened(uint256,bytes32,bytes32,uint256,uint64,bytes32)")
 
 
@@ -173,6 +174,9 @@ def _deploy(
     if chain.is_development:
         signer.put("development", DEVELOPMENT_KEY)
         steps.run("fund admin", "development", admin, b"", value=ADMIN_WEI)
+    for number in range(_CREATED * len(list(data_dir.glob("deployment.0x*.json")))):
+        # An address follows from sender and nonce. Verifiers pin it, so that on a new chain it must be another one.
+        steps.run(f"apart {number}", "admin", admin, b"")
     organisations = _create(steps, chain, "OrganisationRegistry", encode(["address"], [admin]))
     pledges = _create(
         steps, chain, "PledgeRegistry", encode(["address", "address", "bytes32"], [admin, organisations, k_check])
@@ -233,6 +237,6 @@ def _check_bound(chain: Chain, organisations: str, pledges: str, log_contract: s
 
 
 def _put_aside(data_dir: Path, recorded: Deployment) -> None:
-    name = f"deployment.{recorded.genesis_hash[2:14]}.{recorded.log_contract[2:10]}.json"
+    name = f"deployment.0x{recorded.genesis_hash[2:14]}.{recorded.log_contract[2:10]}.json"
     os.replace(data_dir / DEPLOYMENT_FILE, data_dir / name)
     (data_dir / JOURNAL_FILE).unlink(missing_ok=True)
