@@ -1,5 +1,6 @@
 """The database: the one place that opens, commits and translates errors, for SQLite and PostgreSQL alike."""
 
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
@@ -89,6 +91,36 @@ class Database:
         with self.reading() as tx:
             tx.execute(sa.text("SELECT 1"))
 
+    def compact(self, tables: Sequence[str]) -> None:
+        """Rewrite the files so that what was deleted or replaced stands in none of them any more.
+
+        SQLite rewrites the whole file and empties the write-ahead log; PostgreSQL rewrites the tables named (its own
+        write-ahead log and its archives keep old bytes until they are recycled).
+
+        Raises:
+            Unavailable: another process reads or writes right now; call again.
+        """
+        if self.kind == "postgresql":
+            engine = self._write.execution_options(isolation_level="AUTOCOMMIT")
+            with _translated(), engine.connect() as session:
+                for table in tables:
+                    session.exec_driver_sql(f'VACUUM (FULL) "{table}"')
+            return
+        with self._turn(), _translated():
+            connection = self._write.raw_connection()
+            try:
+                cursor = connection.cursor()
+                # In a file: the copy that VACUUM makes may be larger than memory.
+                cursor.execute("PRAGMA temp_store=FILE")
+                cursor.execute("VACUUM")
+                busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                cursor.execute("PRAGMA temp_store=MEMORY")
+                cursor.close()
+            finally:
+                connection.close()
+        if busy:
+            raise Unavailable("Another process reads the database; try again.", code="database_busy")
+
     def close(self) -> None:
         """Give all connections back."""
         self._write.dispose()
@@ -162,6 +194,24 @@ def upgrade(database: Database, packages: Sequence[str] = PACKAGES) -> None:
 def raw(tx: Tx) -> Any:
     """The driver's own connection of this transaction, for bulk work; never commit on it."""
     return tx.connection.driver_connection
+
+
+def fetch(tx: Tx, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """All rows of plain SQL as tuples straight from the driver, blobs as bytes; for the hot bulk reads.
+
+    Args:
+        statement: with ``?`` for each parameter, and no other question mark or per cent sign in it.
+    """
+    if is_sqlite(tx):
+        return list(raw(tx).execute(statement, parameters).fetchall())
+    with raw(tx).cursor(binary=True) as cursor:
+        return list(cursor.execute(statement.replace("?", "%s"), parameters).fetchall())
+
+
+def run_many(tx: Tx, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Run plain SQL (``?`` for each parameter) once per row."""
+    if rows:
+        raw(tx).cursor().executemany(statement if is_sqlite(tx) else statement.replace("?", "%s"), rows)
 
 
 def is_sqlite(tx: Tx) -> bool:
@@ -251,6 +301,13 @@ def _translated() -> Iterator[None]:
         if getattr(getattr(error, "orig", None), "sqlite_errorname", "") == "SQLITE_ERROR":
             raise
         raise Unavailable(f"The database is away or busy: {_short(error)}", code="database_away") from error
+    except (sqlite3.OperationalError, psycopg.OperationalError, psycopg.InterfaceError) as error:
+        # Bulk work speaks to the driver itself.
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_ERROR":
+            raise
+        raise Unavailable(f"The database is away or busy: {_short(error)}", code="database_away") from error
+    except (sqlite3.IntegrityError, psycopg.IntegrityError) as error:
+        raise Conflict(f"The database refused the change: {_short(error)}", code="constraint") from error
     except exc.IntegrityError as error:
         raise Conflict(f"The database refused the change: {_short(error)}", code="constraint") from error
     except exc.DBAPIError as error:

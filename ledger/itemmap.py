@@ -204,6 +204,11 @@ def iss_reader(tx: Tx) -> Callable[[str], str | None]:
 def message_steps(leaf: int, hashed: bytes, device: bytes, items: bytes) -> list[Step]:
     """The map steps of a message: its device's at event 0, and each distinct item key of each event."""
     place = leaf.to_bytes(8)
+    if len(items) == 2 + 33 * int.from_bytes(items[:2]):
+        # The usual message of one event, without the detour.
+        only = list(dict.fromkeys([items[at : at + 32] for at in range(3, len(items), 33)]))
+        only.append(device)
+        return [(place + bytes(4) + hashed, only)]
     steps: list[Step] = []
     for number, event in enumerate(split_items(items)):
         distinct = list(dict.fromkeys([item[1:] for item in event]))

@@ -1,7 +1,8 @@
 """The log: the sequencer gives stored entries their leaf index and signs checkpoints."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,15 +14,14 @@ from core.notes import Checkpoint as Head
 from core.notes import sign_note
 from core.records import Record, StateLeaf, read_record, read_state_leaf
 from ledger import tiles
-from ledger.database import Database, Tx, is_sqlite, raw
+from ledger.database import Database, Tx, fetch, is_sqlite, raw, run_many
 from ledger.itemmap import Devices, ItemMap, SnapshotWriter, Step, message_steps, open_map, record_steps
 from ledger.keys import apply_records
-from ledger.tables import MESSAGE, RECORD, STATE, checkpoints, counters, entries, messages, records, waiting
+from ledger.tables import MESSAGE, RECORD, STATE, checkpoints, counters, entries, messages, records
 
 LEAVES_MAX = 10_000
 BYTES_MAX = 64_000_000
 HEARTBEAT_S = 43_200
-_PART = 900
 
 Block = tuple[int, int, str]
 
@@ -209,10 +209,11 @@ class Sequencer:
         """The new root, from the entries' bytes as the database gives them back; tiles must agree with it."""
         frontier = Frontier(size, self._frontier.nodes)
         expected = size
-        for entry in _stored_entries(tx, size, index):
-            if entry[0] != expected:
+        append = frontier.append
+        for leaf, stored in _stored_entries(tx, size, index):
+            if leaf != expected:
                 raise Broken(f"Leaf {expected} was not stored.", code="read_back")
-            frontier.append(leaf_hash(entry[1]))
+            append(sha256(b"\x00" + stored).digest())
             expected += 1
         frontier.append(leaf_hash(state))
         tiles.forget(tx)
@@ -257,29 +258,41 @@ def _checkpoint(row: Any) -> Checkpoint:
 
 
 def _take(tx: Tx, leaves_max: int) -> _Taken:
-    query = sa.select(waiting.c.arrival, waiting.c.kind, messages.c.publish_bytes)
-    query = query.outerjoin(messages, messages.c.arrival == waiting.c.arrival)
-    found = tx.execute(query.order_by(waiting.c.arrival).limit(leaves_max + 1)).all()
+    found = fetch(
+        tx,
+        "SELECT w.arrival, w.kind, m.publish_bytes FROM waiting w LEFT JOIN messages m ON m.arrival = w.arrival "
+        "ORDER BY w.arrival LIMIT ?",
+        (leaves_max + 1,),
+    )
     total, count = 0, 0
     for _, _, size in found[:leaves_max]:
         total += size or 0
         if total > BYTES_MAX and count:
             break
         count += 1
-    rows: list[tuple[int, int, bytes, bytes, int, bytes]] = []
-    chosen = [(arrival, kind) for arrival, kind, _ in found[:count]]
-    columns = (messages.c.arrival, messages.c.jwt, messages.c["items"], messages.c.key_no, messages.c.leaf_hash)
-    wanted = [arrival for arrival, kind in chosen if kind == MESSAGE]
-    for part in _parts(wanted):
-        for arrival, jwt, items, key_no, hashed in tx.execute(sa.select(*columns).where(messages.c.arrival.in_(part))):
-            rows.append((arrival, MESSAGE, jwt, items, key_no, hashed))
-    wanted = [arrival for arrival, kind in chosen if kind == RECORD]
-    for part in _parts(wanted):
-        query = sa.select(records.c.arrival, records.c.raw, records.c.leaf_hash).where(records.c.arrival.in_(part))
-        rows += [(arrival, RECORD, data, b"", 0, hashed) for arrival, data, hashed in tx.execute(query)]
-    if len(rows) != len(chosen):
+    if count == 0:
+        return _Taken([], has_more=False)
+    # Another transaction may have committed a lower arrival since: exactly these are taken.
+    chosen = {arrival for arrival, _, _ in found[:count]}
+    last = found[count - 1][0]
+    rows = fetch(
+        tx,
+        f"SELECT m.arrival, {MESSAGE}, m.jwt, m.items, m.key_no, m.leaf_hash FROM waiting w "  # noqa: S608
+        "JOIN messages m ON m.arrival = w.arrival WHERE w.arrival <= ? ORDER BY w.arrival",
+        (last,),
+    )
+    if any(kind == RECORD for _, kind, _ in found[:count]):
+        rows += fetch(
+            tx,
+            f"SELECT r.arrival, {RECORD}, r.raw, NULL, 0, r.leaf_hash FROM waiting w "  # noqa: S608
+            "JOIN records r ON r.arrival = w.arrival WHERE w.arrival <= ?",
+            (last,),
+        )
+        rows.sort()
+    if len(rows) != count:
+        rows = [row for row in rows if row[0] in chosen]
+    if len(rows) != count:
         raise Broken("A waiting entry is not in the store any more.", code="entry_missing")
-    rows.sort()
     return _Taken(rows, has_more=len(found) > count)
 
 
@@ -289,7 +302,7 @@ def _prepare(devices: Devices, size: int, taken: _Taken) -> tuple[list[bytes], l
     sequenced: list[tuple[int, Record]] = []
     fresh: dict[str, str] = {}
     for leaf, (arrival, kind, data, items, key_no, stored) in enumerate(taken.rows, start=size):
-        hashed = leaf_hash(data)
+        hashed = sha256(b"\x00" + data).digest()
         if hashed != stored:
             raise Broken(f"The stored bytes of arrival {arrival} have changed since it was admitted.", code="read_back")
         hashes.append(hashed)
@@ -299,7 +312,9 @@ def _prepare(devices: Devices, size: int, taken: _Taken) -> tuple[list[bytes], l
         record = read_record(data)
         if record.t == "key":
             fresh[record.payload["kid"]] = record.payload["iss"]
-        steps += record_steps(leaf, hashed, record.payload, lambda kid: fresh.get(kid) or devices.by_kid[kid])
+        elif record.t == "end" and record.payload["kid"] not in fresh | devices.by_kid:
+            raise Broken(f"The key that ends at leaf {leaf} has no record before it.", code="entry_missing")
+        steps += record_steps(leaf, hashed, record.payload, lambda kid: fresh.get(kid) or devices.by_kid.get(kid))
         sequenced.append((leaf, record))
     return hashes, steps, sequenced
 
@@ -309,12 +324,12 @@ def _write_entries(tx: Tx, size: int, taken: _Taken, index: int) -> None:
         (leaf, row[1], row[0]) for leaf, row in enumerate(taken.rows, start=size)
     ]
     rows.append((index, STATE, None))
-    cursor = raw(tx).cursor()
     arrivals = [row[0] for row in taken.rows]
     if is_sqlite(tx):
-        cursor.executemany("INSERT INTO entries (leaf, kind, arrival) VALUES (?, ?, ?)", rows)
-        cursor.executemany("DELETE FROM waiting WHERE arrival = ?", [(arrival,) for arrival in arrivals])
+        run_many(tx, "INSERT INTO entries (leaf, kind, arrival) VALUES (?, ?, ?)", rows)
+        run_many(tx, "DELETE FROM waiting WHERE arrival = ?", [(arrival,) for arrival in arrivals])
         return
+    cursor = raw(tx).cursor()
     with cursor.copy("COPY entries (leaf, kind, arrival) FROM STDIN (FORMAT BINARY)") as copy:
         copy.set_types(("int8", "int2", "int8"))
         for row in rows:
@@ -324,14 +339,9 @@ def _write_entries(tx: Tx, size: int, taken: _Taken, index: int) -> None:
 
 
 def _stored_entries(tx: Tx, start: int, end: int) -> list[tuple[int, bytes]]:
-    within = entries.c.leaf.between(start, end - 1)
-    found: list[tuple[int, bytes]] = []
-    for table, data in ((messages, messages.c.jwt), (records, records.c.raw)):
-        query = sa.select(entries.c.leaf, data).join(table, table.c.arrival == entries.c.arrival)
-        found += tx.execute(query.where(within)).all()
-    found.sort()
+    query = "SELECT e.leaf, m.{} FROM entries e JOIN {} m ON m.arrival = e.arrival WHERE e.leaf BETWEEN ? AND ?"
+    found = fetch(tx, query.format("jwt", "messages") + " ORDER BY e.leaf", (start, end - 1))
+    if len(found) < end - start:
+        found += fetch(tx, query.format("raw", "records"), (start, end - 1))
+        found.sort()
     return found
-
-
-def _parts(values: Sequence[int]) -> list[Sequence[int]]:
-    return [values[start : start + _PART] for start in range(0, len(values), _PART)]
