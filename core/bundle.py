@@ -85,9 +85,9 @@ class Bundle:
     entries: dict[int, Entry]
 
     def organisations(self) -> list[Record]:
-        """The ``org`` records among the entries, in log order."""
-        records = [read_record(e.data) for _, e in sorted(self.entries.items()) if e.kind == "record"]
-        return [record for record in records if record.t == "org"]
+        """The entries that read as ``org`` records, in log order; nothing is known yet to be in the log."""
+        found = (_as_record(entry) for _, entry in sorted(self.entries.items()))
+        return [record for record in found if record is not None and record.t == "org"]
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,14 @@ def questions_of(bundle: Bundle) -> list[Question]:
         key = map_key("org", record.payload["org"]).hex()
         asked.append(Question(bundle.registry, f"0x{ORGANISATION_AT}{key}{record.payload['version']:064x}"))
     return asked
+
+
+def _as_record(entry: Entry) -> Record | None:
+    # An entry that cannot be read raises no question; its check comes after its inclusion, with the reason.
+    try:
+        return read_record(entry.data) if entry.kind == "record" else None
+    except Rejected:
+        return None
 
 
 def origin_hash(origin: str) -> bytes:

@@ -1,7 +1,6 @@
 """C2SP signed notes: checkpoints (tlog-checkpoint) and cosignatures (tlog-cosignature v1)."""
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,7 +58,7 @@ def read_verifier(text: str) -> Verifier:
     try:
         raw = base64.b64decode(parts[2], validate=True)
         verifier = Verifier(_name(parts[0]), Ed25519Public(raw[1:]), raw[0])
-    except (IndexError, binascii.Error, Rejected) as error:
+    except (IndexError, ValueError, Rejected) as error:
         raise Rejected("A verifier key is name+hash+base64.", code="bad_verifier_key") from error
     if verifier.kind not in (ED25519, COSIGNATURE) or verifier.encode() != text:
         raise Rejected("The verifier key's hash does not fit its name and key.", code="bad_verifier_key")
@@ -78,7 +77,7 @@ def read_checkpoint(text: str) -> Checkpoint:
     size = int(lines[1]) if len(lines[1]) < 20 else -1
     try:
         root = base64.b64decode(lines[2], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise Rejected("The root is base64.", code="bad_checkpoint") from error
     if str(size) != lines[1] or size > NUMBER_MAX or len(root) != 32 or base64.b64encode(root).decode() != lines[2]:
         raise Rejected("The size or the root has another spelling.", code="bad_checkpoint")
@@ -143,18 +142,26 @@ def open_note(note: str, verifiers: Sequence[Verifier]) -> tuple[str, dict[str, 
         verifier = known.get((name, raw[:4]))
         if verifier is None:
             continue
-        if verifier.kind == ED25519:
-            verifier.public.verify(text.encode(), raw[4:])
-            signers[name] = 0
-        else:
-            time = int.from_bytes(raw[4:12])
-            if time > NUMBER_MAX:
-                raise Rejected("A cosignature's time is beyond 2^63 - 1.", code="bad_signature")
-            verifier.public.verify(f"cosignature/v1\ntime {time}\n{text}".encode(), raw[12:])
-            signers[name] = time
+        signers[name] = check_signature(verifier, text, raw)
     if not signers:
         raise Rejected("None of the expected keys signed this note.", code="unsigned_note")
     return text, signers
+
+
+def check_signature(verifier: Verifier, text: str, raw: bytes) -> int:
+    """The time of a signature over a note's text, 0 for a plain one; ``raw`` leads with the key's hash.
+
+    Raises:
+        Rejected: ``bad_signature``.
+    """
+    if verifier.kind == ED25519:
+        verifier.public.verify(text.encode(), raw[4:])
+        return 0
+    time = int.from_bytes(raw[4:12])
+    if time > NUMBER_MAX:
+        raise Rejected("A cosignature's time is beyond 2^63 - 1.", code="bad_signature")
+    verifier.public.verify(f"cosignature/v1\ntime {time}\n{text}".encode(), raw[12:])
+    return time
 
 
 def _line(verifier: Verifier, signature: bytes) -> str:
@@ -167,7 +174,7 @@ def _read_line(line: str) -> tuple[str, bytes]:
         raise Rejected("A signature line is a dash, a name and base64.", code="bad_note")
     try:
         raw = base64.b64decode(parts[2], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise Rejected("A signature is base64.", code="bad_note") from error
     if len(raw) < 5 or base64.b64encode(raw).decode() != parts[2]:
         raise Rejected("A signature has another spelling.", code="bad_note")

@@ -25,11 +25,13 @@ from core.crypto import Ed25519Public, P256Public, thumbprint
 from core.errors import Rejected
 from core.identifiers import canonical, class_of
 from core.message import Signed, read_entry, rebuild_event
-from core.notes import Checkpoint, Verifier, open_note, read_checkpoint, read_verifier, split_note
+from core.notes import COSIGNATURE, Checkpoint, Verifier, check_signature, read_verifier, split_note
 from core.prefixmap import HEAD_START, map_key, map_value, step_head, verify_map
-from core.records import Record, StateLeaf, read_record, read_state_leaf, record_keys
+from core.records import BY_OPERATOR, ROLES, Record, StateLeaf, read_record, read_state_leaf, record_keys
 
 ROLE_UP_MAX = 5
+LOT, TRANSFORMATION = 4, 5
+INPUTS = frozenset({2, 3, 5})
 
 __all__ = ["Answers", "Policy", "Question", "Report", "questions", "verify"]
 
@@ -78,6 +80,10 @@ class Report:
     Attributes:
         coverage: ``whole`` history, ``partial`` (with the number of histories left out), or ``own`` events only.
         completeness: ``cosigned`` (complete as of ``time``) or ``operator`` (complete according to the operator).
+        mirrors: names of the pinned mirrors that cosigned. cosigners: names of all that did, pinned or not.
+        hidden: members of the item's own events that are not shown. hidden_related: those of the other events.
+        unnamed: related things whose identifier is not shown, only its key.
+        other_logs: logs on the contract of which this bundle says nothing.
     """
 
     item: str
@@ -91,7 +97,10 @@ class Report:
     uncovered: int
     completeness: str
     mirrors: tuple[str, ...]
+    cosigners: tuple[str, ...]
     hidden: int
+    hidden_related: int
+    unnamed: int
     other_logs: int
 
 
@@ -102,7 +111,7 @@ class _Log:
     bundle: Bundle
     signed: dict[int, Signed] = field(default_factory=dict)
     records: dict[int, Record] = field(default_factory=dict)
-    record_keys: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    signer_of: dict[int, int] = field(default_factory=dict)
 
 
 def questions(data: bytes) -> list[Question]:
@@ -126,44 +135,50 @@ def verify(data: bytes, answers: Answers, policy: Policy) -> Report:
         Rejected: anything in the bundle that is not bound by hash, signature or chain, with the reason.
     """
     bundle = read_bundle(data)
+    _check_item(bundle)
     if bundle.contract != policy.log_contract.lower():
         raise Rejected("The bundle names another log contract than the pinned one.", code="wrong_contract")
     if answers.chain_id != bundle.chain_id or answers.genesis != bundle.genesis:
         raise Rejected("The node answers for another chain than the bundle names.", code="wrong_chain")
     root, checkpoint_key, others = _ask(bundle, answers)
     state = _check_state(bundle, root)
-    if canonical(bundle.item) != bundle.item:
-        raise Rejected("The item is not named by its canonical identifier.", code="bad_bundle", pointer="/item")
-    mirrors = _check_checkpoint(bundle, state, root, checkpoint_key, policy)
+    cosigners = _check_checkpoint(bundle, state, root, checkpoint_key)
     log = _Log(bundle)
     for entry in bundle.entries.values():
         _check_entry(log, entry, root, state.log)
     _check_organisations(log, answers)
     _check_records(log)
-    used = set()
     for history in bundle.histories.values():
         _check_history(log, history, state.map_root)
-        used |= {step.leaf for step in history.steps}
-    used |= {index for index, record in log.records.items() if record.t == "org"}
-    if used != set(bundle.entries):
-        raise Rejected("An entry belongs to no history.", code="bad_bundle", pointer="/entries")
     suspects = {index for index in log.signed if _check_signer(log, index)}
     required = _closure(log)
-    is_cosigned = len(mirrors) >= max(1, policy.mirrors_min)
-    return _report(log, state, root, suspects, required, mirrors, others, is_cosigned=is_cosigned)
+    _check_nothing_more(log, required)
+    return _report(log, state, root, suspects, required, cosigners, policy, others)
+
+
+def _check_item(bundle: Bundle) -> None:
+    own = bundle.histories.get(map_key("item", bundle.item))
+    if own is None or own.name is None:
+        raise Rejected("The item's own history is left out.", code="missing_history", pointer="/histories")
+    try:
+        is_canonical = canonical(bundle.item) == bundle.item
+    except Rejected:
+        is_canonical = False
+    if not is_canonical:
+        raise Rejected("The item is not named by its canonical identifier.", code="bad_bundle", pointer="/item")
 
 
 def _ask(bundle: Bundle, answers: Answers) -> tuple[bytes, bytes, int]:
     calls = answers.calls
     asked = questions_of(bundle)
-    if len(calls) != len(asked) or len(calls[0]) != 7 * 32 or any(len(c) % 32 or not c for c in calls):
+    if len(calls) != len(asked) or [len(call) for call in calls[:4]] != [7 * 32, 32, 32, 32]:
         raise Rejected("The chain's answers do not have the expected form.", code="bad_answer")
     words = [calls[0][at : at + 32] for at in range(0, 7 * 32, 32)]
     state = read_state_leaf(bundle.state_leaf)
     if words[0] != origin_hash(state.log):
         raise Rejected("The contract keeps this log under another origin.", code="wrong_log")
     root = calls[1]
-    if len(root) != 32 or root == bytes(32):
+    if root == bytes(32):
         raise Rejected(f"Size {bundle.size} is not anchored in the contract.", code="not_anchored", pointer="/size")
     if calls[3][12:] != bytes.fromhex(bundle.registry[2:]):
         raise Rejected("The contract names another organisation registry.", code="wrong_registry")
@@ -180,21 +195,25 @@ def _check_state(bundle: Bundle, root: bytes) -> StateLeaf:
 
 
 def _check_checkpoint(
-    bundle: Bundle, state: StateLeaf, root: bytes, checkpoint_key: bytes, policy: Policy
-) -> tuple[str, ...]:
-    log_key = Verifier(state.log, Ed25519Public(checkpoint_key))
-    cosigners = [read_verifier(text) for text in bundle.cosigners]
-    text, signers = open_note(bundle.checkpoint, [log_key, *cosigners])
-    names = [name for name, _ in split_note(bundle.checkpoint)[1]]
-    if state.log not in signers or names != [state.log, *(c.name for c in cosigners)] or len(set(names)) != len(names):
+    bundle: Bundle, state: StateLeaf, root: bytes, checkpoint_key: bytes
+) -> list[tuple[str, Verifier]]:
+    """The cosigners, by text and key; each has signed what the log signed: the anchored size and root."""
+    cosigners = [(text, read_verifier(text)) for text in bundle.cosigners]
+    if any(cosigner.kind != COSIGNATURE for _, cosigner in cosigners):
+        raise Rejected("A cosigner's key is of the kind for cosignatures.", code="bad_verifier_key")
+    signers = [Verifier(state.log, Ed25519Public(checkpoint_key)), *(cosigner for _, cosigner in cosigners)]
+    text, signatures = split_note(bundle.checkpoint)
+    found = [(name, raw[:4]) for name, raw in signatures]
+    names = {name for name, _ in found}
+    if found != [(signer.name, signer.key_hash) for signer in signers] or len(names) != len(found):
         raise Rejected("The checkpoint is signed by the log, then by each cosigner.", code="bad_checkpoint")
-    if len(signers) != len(names):
-        raise Rejected("A signature on the checkpoint is by an unknown key.", code="bad_checkpoint")
-    if read_checkpoint(text) != Checkpoint(state.log, bundle.size, root):
+    if sorted(bundle.cosigners) != list(bundle.cosigners):
+        raise Rejected("Cosigners stand in ascending order.", code="bad_checkpoint", pointer="/cosigners")
+    if text != Checkpoint(state.log, bundle.size, root).text():
         raise Rejected("The checkpoint is not the anchored one.", code="bad_checkpoint", pointer="/checkpoint")
-    return tuple(
-        sorted(c.name for c, spelled in zip(cosigners, bundle.cosigners, strict=True) if spelled in policy.mirrors)
-    )
+    for signer, (_, raw) in zip(signers, signatures, strict=True):
+        check_signature(signer, text, raw)
+    return cosigners
 
 
 def _check_entry(log: _Log, entry: Entry, root: bytes, origin: str) -> None:
@@ -202,6 +221,8 @@ def _check_entry(log: _Log, entry: Entry, root: bytes, origin: str) -> None:
     merkle.verify_inclusion(entry.index, log.bundle.size, leaf, entry.path, root)
     if entry.kind == "message":
         signed = read_entry(entry.data, entry.disclosures)
+        if [shown.text for event in signed.disclosures for shown in event] != list(entry.disclosures):
+            raise Rejected("Disclosures stand in the order of their digests.", code="bad_disclosure")
         log.signed[entry.index] = signed
         for number, leaves in entry.items.items():
             if number >= len(signed.clear):
@@ -235,8 +256,10 @@ def _check_up_links(entry: Entry, number: int, total: int) -> None:
 
 
 def _check_organisations(log: _Log, answers: Answers) -> None:
-    organisations = [(index, record) for index, record in sorted(log.records.items()) if record.t == "org"]
-    for (index, record), answer in zip(organisations, answers.calls[4:], strict=True):
+    organisations = [record for _, record in sorted(log.records.items()) if record.t == "org"]
+    if len(organisations) != len(answers.calls) - 4:
+        raise Rejected("The chain's answers do not have the expected form.", code="bad_answer")
+    for record, answer in zip(organisations, answers.calls[4:], strict=True):
         kid = thumbprint(record.payload["jwk"])
         place = record.payload["place"]
         account = bytes.fromhex(record.payload["account"][2:])
@@ -251,24 +274,27 @@ def _check_organisations(log: _Log, answers: Answers) -> None:
             raise Rejected("An org record differs from the contract.", code="wrong_organisation")
         if place["chain_id"] != log.bundle.chain_id or place["registry"] != log.bundle.registry:
             raise Rejected("An org record is of another registry.", code="wrong_organisation")
-        log.record_keys.setdefault(record.payload["org"], []).append((index, kid))
 
 
 def _check_records(log: _Log) -> None:
     """Each record is signed by the key that the contract knows for its organisation, or for an operator."""
-    jwks = {thumbprint(r.payload["jwk"]): r.payload for r in log.records.values() if r.t == "org"}
-    for index, record in log.records.items():
-        signer = jwks.get(record.jws.kid)
-        if signer is None:
+    signers: dict[str, tuple[int, Record]] = {}
+    for index, record in sorted(log.records.items()):
+        if record.t == "org" and signers.setdefault(thumbprint(record.payload["jwk"]), (index, record))[0] != index:
+            raise Rejected("One record key stands in two org records.", code="bad_bundle", pointer="/entries")
+    for index, record in sorted(log.records.items()):
+        if record.jws.kid not in signers:
             raise Rejected("The signer of a record has no org record here.", code="unknown_signer")
-        record.jws.check(P256Public.from_jwk(signer["jwk"]))
-        by_operator = record.t in ("org", "equivocation", "refusal", "erasure", "audit")
-        if by_operator and not signer["roles"] & 1:
-            raise Rejected("This record is the operator's to sign.", code="wrong_signer")
-        if not by_operator and signer["org"] != record.payload["org"]:
+        at, signer = signers[record.jws.kid]
+        record.jws.check(P256Public.from_jwk(signer.payload["jwk"]))
+        if record.t in BY_OPERATOR:
+            if not signer.payload["roles"] & ROLES["operator"]:
+                raise Rejected("This record is the operator's to sign.", code="wrong_signer")
+        elif signer.payload["org"] != record.payload["org"]:
             raise Rejected("A record is signed by another organisation.", code="wrong_signer")
-        if not by_operator and not any(at < index for at, _ in log.record_keys[signer["org"]]):
-            raise Rejected("A record comes before its organisation.", code="wrong_signer")
+        if at > index or (at == index and record.t != "org"):
+            raise Rejected("A record comes before its signer's organisation.", code="wrong_signer")
+        log.signer_of[index] = at
 
 
 def _check_history(log: _Log, history: History, map_root: bytes) -> None:
@@ -351,9 +377,45 @@ def _closure(log: _Log) -> set[bytes]:
 
 
 def _up_links(log: _Log, step: Step, key: bytes) -> Iterator[bytes]:
+    """What a step leads up to: container, inputs and lot of a thing; inputs alone of a lot and of a transformation."""
     leaves = log.bundle.entries[step.leaf].items.get(step.event, ())
-    if any(item.key == key and item.role > ROLE_UP_MAX for item in leaves):
+    roles = {item.role for item in leaves if item.key == key}
+    if any(role > ROLE_UP_MAX for role in roles):
         yield from (item.key for item in leaves if item.role <= ROLE_UP_MAX and item.key != key)
+    elif roles & {LOT, TRANSFORMATION}:
+        yield from (item.key for item in leaves if item.role in INPUTS and item.key != key)
+
+
+def _check_nothing_more(log: _Log, required: set[bytes]) -> None:
+    """All that stands in the bundle is needed, so that nothing can be taken out of it or put into it unseen."""
+    bundle = log.bundle
+    kids = {map_key("key", signed.kid) for signed in log.signed.values()}
+    named: dict[tuple[int, int], set[bytes]] = {}
+    used: set[int] = set()
+    for key, history in bundle.histories.items():
+        if key not in required and (key not in kids or history.name is None):
+            raise Rejected("A history has nothing to do with the item.", code="stray_history", pointer="/histories")
+        used |= {step.leaf for step in history.steps}
+        if key in required:
+            for step in history.steps:
+                named.setdefault((step.leaf, step.event), set()).add(key)
+    waiting = [log.signer_of[index] for index in used if index in log.signer_of]
+    while waiting:
+        index = waiting.pop()
+        if index not in used:
+            used.add(index)
+            waiting.append(log.signer_of[index])
+    if used != set(bundle.entries):
+        raise Rejected("An entry belongs to no history.", code="stray_entry", pointer="/entries")
+    for index, signed in sorted(log.signed.items()):
+        entry = bundle.entries[index]
+        if any(shown and (index, number) not in named for number, shown in enumerate(signed.disclosures)):
+            raise Rejected("A disclosure is of an event that no history names.", code="bad_disclosure")
+        for number, leaves in entry.items.items():
+            last = next((at for at, item in enumerate(leaves) if item.role > ROLE_UP_MAX), len(leaves))
+            keys = named.get((index, number), set())
+            if not keys or any(item.key not in keys for item in leaves[last + 1 :]):
+                raise Rejected("An item leaf is of no history here.", code="bad_item_leaves")
 
 
 def _report(
@@ -362,37 +424,19 @@ def _report(
     root: bytes,
     suspects: set[int],
     required: set[bytes],
-    mirrors: tuple[str, ...],
+    cosigners: list[tuple[str, Verifier]],
+    policy: Policy,
     others: int,
-    *,
-    is_cosigned: bool,
 ) -> Report:
     bundle = log.bundle
-    own = map_key("item", bundle.item)
-    if own not in bundle.histories:
-        raise Rejected("The item's own history is left out.", code="missing_history")
-    events = []
-    for step in bundle.histories[own].steps:
-        signed = log.signed.get(step.leaf)
-        if signed is None:
-            continue
-        clear, shown = signed.clear[step.event], signed.disclosures[step.event]
-        use = next(r.payload["use"] for r in log.records.values() if r.t == "key" and r.payload["kid"] == signed.kid)
-        events.append(
-            ProvenEvent(
-                leaf=step.leaf,
-                number=step.event,
-                org=signed.org,
-                device=signed.iss,
-                kid=signed.kid,
-                event=rebuild_event(clear, shown),
-                hidden=len(clear["_sd"]) - len(shown),
-                signed_by="gateway" if use == "gateway" else "device",
-                is_suspect=step.leaf in suspects,
-            )
-        )
-    uncovered = len(required - set(bundle.histories))
-    has_others = len(required & set(bundle.histories)) > 1
+    own = bundle.histories[map_key("item", bundle.item)].steps
+    uses = {r.payload["kid"]: r.payload["use"] for r in log.records.values() if r.t == "key"}
+    events = tuple(_proven(log, step, uses, suspects) for step in own if step.leaf in log.signed)
+    covered = required & set(bundle.histories)
+    uncovered = len(required) - len(covered)
+    related = {step for key in covered for step in bundle.histories[key].steps} - set(own)
+    mirrors = tuple(sorted(cosigner.name for text, cosigner in cosigners if text in policy.mirrors))
+    is_cosigned = len(mirrors) >= max(1, policy.mirrors_min)
     return Report(
         item=bundle.item,
         origin=state.log,
@@ -400,11 +444,34 @@ def _report(
         root=root,
         time=state.time,
         block=state.block,
-        events=tuple(events),
-        coverage="whole" if not uncovered else "partial" if has_others else "own",
+        events=events,
+        coverage="whole" if not uncovered else "partial" if len(covered) > 1 else "own",
         uncovered=uncovered,
         completeness="cosigned" if is_cosigned and not uncovered else "operator",
         mirrors=mirrors,
+        cosigners=tuple(sorted(cosigner.name for _, cosigner in cosigners)),
         hidden=sum(event.hidden for event in events),
+        hidden_related=sum(_hidden(log, step) for step in related if step.leaf in log.signed),
+        unnamed=sum(bundle.histories[key].name is None for key in covered),
         other_logs=others,
     )
+
+
+def _proven(log: _Log, step: Step, uses: dict[str, str], suspects: set[int]) -> ProvenEvent:
+    signed = log.signed[step.leaf]
+    return ProvenEvent(
+        leaf=step.leaf,
+        number=step.event,
+        org=signed.org,
+        device=signed.iss,
+        kid=signed.kid,
+        event=rebuild_event(signed.clear[step.event], signed.disclosures[step.event]),
+        hidden=_hidden(log, step),
+        signed_by="gateway" if uses[signed.kid] == "gateway" else "device",
+        is_suspect=step.leaf in suspects,
+    )
+
+
+def _hidden(log: _Log, step: Step) -> int:
+    signed = log.signed[step.leaf]
+    return len(signed.clear[step.event]["_sd"]) - len(signed.disclosures[step.event])

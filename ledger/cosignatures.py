@@ -142,7 +142,7 @@ def report(tx: Tx, mirror: MirrorKey, said: Any, *, now_ms: int) -> None:
 
 
 def cosigned_note(tx: Tx, size: int) -> tuple[str, tuple[str, ...]] | None:
-    """The checkpoint of ``size`` with its cosignatures, and the verifier keys of their mirrors in the same order.
+    """The checkpoint of ``size`` with its cosignatures, and the verifier keys of their mirrors, both ascending.
 
     None when no checkpoint has this size.
     """
@@ -153,6 +153,7 @@ def cosigned_note(tx: Tx, size: int) -> tuple[str, tuple[str, ...]] | None:
         tx.execute(sa.select(cosignatures.c.kid, cosignatures.c.line).where(cosignatures.c.size == size)).all()
     )
     signed = [mirror for mirror in mirrors(tx) if mirror.kid in lines] if lines else []
+    signed.sort(key=lambda mirror: mirror.verifier.encode())
     return note + "".join(lines[one.kid] for one in signed), tuple(one.verifier.encode() for one in signed)
 
 

@@ -13,7 +13,7 @@ from core.identifiers import class_of
 from core.merkle import inclusion_proof, leaf_hash
 from core.message import Signed, read_entry
 from core.prefixmap import MapProof, map_key
-from core.proofs import ROLE_UP_MAX
+from core.proofs import INPUTS, LOT, ROLE_UP_MAX, TRANSFORMATION
 from core.records import Record, read_record
 from ledger import tiles
 from ledger.cosignatures import cosigned_note
@@ -152,8 +152,11 @@ class _Walk:
             if loaded.signed is None:
                 continue
             named = list(zip(loaded.items[event], loaded.ids[event], strict=True))
-            if any(item[1:] == key and item[0] > ROLE_UP_MAX for item, _ in named):
+            roles = {item[0] for item, _ in named if item[1:] == key}
+            if any(role > ROLE_UP_MAX for role in roles):
                 links += [(item[1:], name) for item, name in named if item[0] <= ROLE_UP_MAX and item[1:] != key]
+            elif roles & {LOT, TRANSFORMATION}:
+                links += [(item[1:], name) for item, name in named if item[0] in INPUTS and item[1:] != key]
         return links
 
     def _load(self, leaves: list[int]) -> None:

@@ -6,12 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core import merkle
-from core.bundle import Answers, origin_hash
+from core.bundle import (
+    LOG_AT,
+    LOG_COUNT,
+    ORGANISATION_AT,
+    ORGANISATIONS,
+    ROOT_AT,
+    Answers,
+    Question,
+    origin_hash,
+)
 from core.canonical import b64u, canonical_bytes, sha256, unb64u
 from core.crypto import Ed25519Private, P256Private
 from core.message import Signed, issue, open_message, split
 from core.notes import COSIGNATURE, Checkpoint, Verifier, cosign, sign_note
 from core.prefixmap import map_key, map_root, map_value, prove, step_head
+from core.proofs import questions
 from core.records import StateLeaf, common, key_members, record_keys, sign_record
 
 AUD = "small.example"
@@ -109,9 +119,10 @@ class SmallLog:
         note = sign_note(text, ORIGIN, LOG_KEY)
         if is_cosigned:
             note += cosign(text, MIRROR.name, MIRROR_KEY, time=1_700_000_200)
-        names = [("item", name) for name in dict.fromkeys((item, *related))] + [("key", DEVICE_KEY.thumbprint())]
-        keys = {map_key(*name): name for name in names}
-        wanted: dict[int, set[int]] = {0: set(), 1: set()}
+        keys = {map_key("item", name): ("item", name) for name in dict.fromkeys((item, *related))}
+        if any(self.entries[index].signed for key in keys for index, _ in self.steps.get(key, [])):
+            keys[map_key("key", DEVICE_KEY.thumbprint())] = ("key", DEVICE_KEY.thumbprint())
+        wanted: dict[int, set[int]] = {0: set(), 1: set()} if len(keys) > 1 + len(related) else {}
         for key in keys:
             for index, event in self.steps.get(key, []):
                 wanted.setdefault(index, set()).add(event)
@@ -175,6 +186,29 @@ class SmallLog:
                 + int(members["place"]["number"]).to_bytes(32, "big")
             )
         return Answers(7, GENESIS, tuple(calls))
+
+    def known(self) -> dict[str, str]:
+        """Every question that the chain has an answer to, address and calldata, with the returned bytes in hex."""
+        calls = self.answers().calls
+        size = f"{len(self.leaves):064x}"
+        asked = [(CONTRACT, f"{LOG_AT}{0:064x}"), (CONTRACT, f"{ROOT_AT}{0:064x}{size}")]
+        asked += [(CONTRACT, LOG_COUNT), (CONTRACT, ORGANISATIONS)]
+        asked += [(REGISTRY, f"{ORGANISATION_AT}{map_key('org', org['name']).hex()}{0:064x}") for org in self.orgs]
+        return {f"{to} 0x{data}": "0x" + call.hex() for (to, data), call in zip(asked, calls, strict=True)}
+
+    def answers_to(self, bundle: dict[str, Any]) -> Answers:
+        """What a node answers to this bundle's questions."""
+        return Answers(7, GENESIS, answered(self.known(), questions(encoded(bundle))))
+
+
+def answered(known: dict[str, str], asked: Sequence[Question]) -> tuple[bytes, ...]:
+    """The answers of a node that knows some: another size has no root, every other call reverts and gives nothing."""
+    return tuple(
+        bytes.fromhex(
+            known.get(f"{question.to} {question.data}", "0" * 66 if question.data.startswith(f"0x{ROOT_AT}") else "0x")[2:]
+        )
+        for question in asked
+    )
 
 
 def encoded(bundle: dict[str, Any]) -> bytes:

@@ -10,10 +10,11 @@ export class Refused extends Error {
   }
 }
 
-const refuse = (code, message) => { throw new Refused(code, message); };
+export const refuse = (code, message) => { throw new Refused(code, message); };
 export const utf8 = (text) => new TextEncoder().encode(text);
 
 export function latin(bytes) {
+  if (bytes.length < 8192) return String.fromCharCode(...bytes);
   let text = "";
   for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));
   return text;
@@ -23,11 +24,19 @@ export function b64u(bytes) {
   return btoa(latin(bytes)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
 }
 
+const SIXES = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+function binary(plain) {
+  const bytes = new Uint8Array(plain.length);
+  for (let at = 0; at < plain.length; at += 1) bytes[at] = plain.charCodeAt(at);
+  return bytes;
+}
+
 export function unb64u(text, length) {
   if (typeof text !== "string" || !/^[A-Za-z0-9_-]*$/.test(text) || text.length % 4 === 1) refuse("bad_base64url", "This is not base64url without padding.");
-  const plain = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
-  const bytes = Uint8Array.from(plain, (letter) => letter.charCodeAt(0));
-  if (b64u(bytes) !== text) refuse("bad_base64url", "The last base64url character has stray bits.");
+  const bytes = binary(atob(text.replaceAll("-", "+").replaceAll("_", "/")));
+  const spare = text.length % 4;
+  if (spare && (SIXES.indexOf(text.at(-1)) & (spare === 2 ? 15 : 3))) refuse("bad_base64url", "The last base64url character has stray bits.");
   if (length !== undefined && bytes.length !== length) refuse("bad_base64url", `Expected ${length} bytes, found ${bytes.length}.`);
   return bytes;
 }
@@ -36,26 +45,45 @@ export function unb64(text) {
   let plain = "";
   try { plain = atob(text); } catch { refuse("bad_note", "A signature or root is base64."); }
   if (btoa(plain) !== text) refuse("bad_note", "A base64 text has another spelling.");
-  return Uint8Array.from(plain, (letter) => letter.charCodeAt(0));
+  return binary(plain);
 }
 
-export const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+const PAIRS = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
+
+export function hex(bytes) {
+  let text = "";
+  for (const byte of bytes) text += PAIRS[byte];
+  return text;
+}
+
 export const unhex = (text) => Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 
 /** Strict JSON: UTF-8, no duplicate member, depth at most 16, integers within 2^53 - 1. */
-export function parseJson(bytes, bytesMax) {
+export function parseJson(bytes, bytesMax, depthMax = 16) {
   if (bytes.length > bytesMax) refuse("too_large", `The JSON text has more than ${bytesMax} bytes.`);
   let text;
   try { text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes); } catch { refuse("bad_json", "The JSON text is not UTF-8."); }
-  const reader = new Reader(text);
+  const reader = new Reader(text, depthMax);
   const value = reader.value(0);
   reader.space();
   if (reader.at !== text.length) refuse("bad_json", "Something follows the JSON value.");
   return value;
 }
 
+const WORDS = [["true", true], ["false", false], ["null", null], ["NaN"], ["Infinity"], ["-Infinity"]];
+
+/** A number with a fraction or an exponent, in its own digits: at most 38 of them, the exponent from -38 to 38. */
+class Decimal {
+  constructor(raw) {
+    const [, whole, fraction = "", exponent = "0"] = /^-?([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?$/.exec(raw);
+    const digits = (whole + fraction).replace(/^0+(?=.)/, "").length;
+    if (raw.length > 46 || digits > 38 || Math.abs(Number(exponent) - fraction.length) > 38) refuse("bad_number", "A number has more digits or a larger exponent than is taken.");
+    this.text = raw;
+  }
+}
+
 class Reader {
-  constructor(text) { this.text = text; this.at = 0; }
+  constructor(text, depthMax) { this.text = text; this.at = 0; this.depthMax = depthMax; }
 
   space() { while (" \t\n\r".includes(this.text[this.at] ?? "x")) this.at += 1; }
 
@@ -73,8 +101,10 @@ class Reader {
     if (first === "{") return this.object(depth + 1);
     if (first === "[") return this.array(depth + 1);
     if (first === '"') return this.string();
-    for (const [word, value] of [["true", true], ["false", false], ["null", null]]) {
-      if (this.text.startsWith(word, this.at)) { this.at += word.length; return value; }
+    if (first !== undefined && "tfnNI-".includes(first)) {
+      for (const [word, value] of WORDS) {
+        if (this.text.startsWith(word, this.at)) { this.at += word.length; return value === undefined ? refuse("bad_number", `${word} is not a JSON number.`) : value; }
+      }
     }
     return this.number();
   }
@@ -88,15 +118,14 @@ class Reader {
 
   number() {
     const raw = this.match(/-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y, "a value");
+    if (!/^-?[0-9]+$/.test(raw)) return new Decimal(raw);
     const value = Number(raw);
-    const isInteger = /^-?[0-9]+$/.test(raw);
-    if (isInteger ? !Number.isSafeInteger(value) : raw.length > 46 || !Number.isFinite(value)) refuse("bad_number", "A number is too large.");
-    if (raw === "-0") return 0;
-    return value;
+    if (raw.length > 17 || !Number.isSafeInteger(value)) refuse("bad_number", "An integer lies beyond 2^53 - 1.");
+    return value === 0 ? 0 : value;
   }
 
   open(depth) {
-    if (depth > 16) refuse("too_deep", "The JSON nests deeper than 16.");
+    if (depth > this.depthMax) refuse("too_deep", `The JSON nests deeper than ${this.depthMax}.`);
     this.at += 1;
     this.space();
   }
@@ -137,12 +166,14 @@ class Reader {
 export function canonicalText(value) {
   if (value instanceof Map) return `{${[...value.keys()].sort().map((name) => `${JSON.stringify(name)}:${canonicalText(value.get(name))}`).join(",")}}`;
   if (Array.isArray(value)) return `[${value.map(canonicalText).join(",")}]`;
-  if (typeof value === "number" && !Number.isSafeInteger(value)) refuse("bad_number", "Only integers have a place here.");
+  if (value instanceof Decimal) refuse("bad_number", "Only integers have a place here.");
   return JSON.stringify(value);
 }
 
 export function isSame(left, right) {
-  return left.length === right.length && left.every((byte, at) => byte === right[at]);
+  if (left.length !== right.length) return false;
+  for (let at = 0; at < left.length; at += 1) if (left[at] !== right[at]) return false;
+  return true;
 }
 
 const bad = (why) => refuse("bad_bundle", `This is no proof bundle: ${why}.`);
@@ -164,7 +195,7 @@ const hashes = (value) => list(value, 300, hash);
 const pair = (value) => (Array.isArray(value) && value.length === 2 ? value : bad("a pair belongs here"));
 const address = (value) => (/^0x[0-9a-f]{40}$/.test(text(value)) ? value : bad("an address is 0x and 40 lower-case hex digits"));
 const ascends = (names) => names.every((name, at) => at === 0 || names[at - 1] < name);
-const step = ([leaf, event]) => leaf * 2 ** 32 + event;
+const isBefore = (left, right) => left[0] < right[0] || (left[0] === right[0] && left[1] < right[1]);
 
 /** The bundle in its RFC 8785 bytes; `mapKey(kind, id)` gives map keys. */
 export async function readBundle(bytes, mapKey) {
@@ -194,7 +225,7 @@ async function readHistory(value, mapKey) {
   const name = isNamed ? pair(top.name).map(text) : null;
   const key = isNamed ? await mapKey(...name) : hash(top.key);
   const steps = list(top.steps, 20_000, (part) => pair(part).map(count));
-  if (!steps.every((part, at) => at === 0 || step(steps[at - 1]) < step(part)) || (steps.length && hasOther)) bad("steps stand in log order, each once; other is for absent keys");
+  if (!steps.every((part, at) => at === 0 || isBefore(steps[at - 1], part)) || (steps.length && hasOther)) bad("steps stand in log order, each once; other is for absent keys");
   return { key, hex: hex(key), name, steps, siblings: hashes(top.siblings), other: hasOther ? pair(top.other).map(hash) : null };
 }
 
@@ -203,7 +234,7 @@ function readEntry(value) {
   const top = members(value, ["index", "data", "path", ...optional]);
   const items = new Map();
   let last = -1;
-  for (const part of list(top.items ?? [], 1_000, pair)) {
+  for (const part of list("items" in top ? top.items : [], 1_000, pair)) {
     const event = count(part[0]);
     if (event <= last) bad("events stand in order, each once");
     last = event;
@@ -211,7 +242,7 @@ function readEntry(value) {
   }
   if (optional.some((name) => top[name].length === 0)) bad("an empty member is left out");
   const data = utf8(text(top.data));
-  return { index: count(top.index), data, path: hashes(top.path), disclosures: list(top.disclosures ?? [], 20_000, text), items, kind: entryKind(data) };
+  return { index: count(top.index), data, path: hashes(top.path), disclosures: list("disclosures" in top ? top.disclosures : [], 20_000, text), items };
 }
 
 function readItemLeaf(value) {
@@ -222,24 +253,33 @@ function readItemLeaf(value) {
   return { index: count(value[0]), role, key, hex: hex(key), path: hashes(value[3]) };
 }
 
-function entryKind(data) {
+/** message, record or state: what an entry's bytes are by their header. */
+export function entryKind(data) {
   if (data[0] === 0x7b) return "state";
-  const header = readHeader(latin(data).split(".")[0]);
-  return { "epcis+sd-jwt": "message", "tb-record+jwt": "record" }[header.get("typ")] ?? refuse("bad_entry", "An entry is a message, a record or a state leaf.");
+  let header;
+  try { header = parseJson(unb64u(latin(data).split(".")[0]), 400, 2); } catch (error) { if (!(error instanceof Refused)) throw error; }
+  const typ = header instanceof Map ? header.get("typ") : undefined;
+  if (typ === "epcis+sd-jwt") return "message";
+  return typ === "tb-record+jwt" ? "record" : refuse("bad_entry", "An entry is a message, a record or a state leaf.");
 }
 
-function readHeader(part) {
-  const header = parseJson(unb64u(part), 400);
-  return header instanceof Map ? header : refuse("bad_header", "A header is an object.");
+function readParts(parts) {
+  try {
+    return [parseJson(unb64u(parts[0]), 400, 2), unb64u(parts[1]), unb64u(parts[2])];
+  } catch (error) {
+    throw error instanceof Refused ? new Refused("bad_form", `A part of the JWT cannot be read: ${error.message}`) : error;
+  }
 }
 
 export function splitJws(data, typ) {
+  if (data.length > 60_000) refuse("too_large", "A JWT has at most 60,000 bytes.");
   const parts = latin(data).split(".");
-  if (parts.length !== 3 || data.length > 60_000) refuse("bad_form", "A JWT is three base64url parts with dots between.");
-  const header = readHeader(parts[0]);
-  if (header.get("alg") !== "ES256") refuse("wrong_algorithm", "Only ES256 is taken.");
-  if (header.size !== 3 || header.get("typ") !== typ || typeof header.get("kid") !== "string" || header.get("kid").length !== 43) refuse("bad_header", "A header is exactly alg, typ and kid.");
-  return { kid: header.get("kid"), input: utf8(`${parts[0]}.${parts[1]}`), payload: unb64u(parts[1]), signature: unb64u(parts[2]) };
+  if (parts.length !== 3) refuse("bad_form", "A JWT is three base64url parts with dots between.");
+  const [header, payload, signature] = readParts(parts);
+  if (header instanceof Map && header.get("alg") !== "ES256") refuse("wrong_algorithm", "Only ES256 is taken.");
+  const isExact = header instanceof Map && header.size === 3 && header.get("typ") === typ;
+  if (!isExact || typeof header.get("kid") !== "string" || header.get("kid").length !== 43) refuse("bad_header", "A header is exactly alg, typ and kid.");
+  return { kid: header.get("kid"), input: utf8(`${parts[0]}.${parts[1]}`), payload, signature };
 }
 
 const MESSAGE = ["v", "aud", "org", "iss", "iat", "seq", "prev", "_sd_alg", "events"];
@@ -309,7 +349,7 @@ function checkOrganisation(fact, fail) {
 
 export function readStateLeaf(data) {
   const fail = () => refuse("bad_state_leaf", "This is no state leaf.");
-  const value = parseJson(data, 2_000);
+  const value = parseJson(data, 2_000, 3);
   const top = members(value, ["t", "v", "log", "size", "map_root", "keys", "prev", "time", "block"], fail);
   const numbers = [top.size, top.keys, top.time, top.prev ?? 0];
   const block = top.block === null ? null : members(top.block, ["chain_id", "number", "hash"], fail);
@@ -322,15 +362,20 @@ export function readStateLeaf(data) {
 export function splitNote(note) {
   const fail = () => refuse("bad_note", "This is no signed note.");
   const gap = note.lastIndexOf("\n\n");
-  if (note.length > 20_000 || !note.endsWith("\n") || gap < 0 || gap + 2 >= note.length || /[\u0000-\u0009\u000b-\u001f]/.test(note)) fail();
+  if (utf8(note).length > 150_000 || !note.endsWith("\n") || gap < 0 || gap + 2 >= note.length || /[\u0000-\u0009\u000b-\u001f]/.test(note)) fail();
   const lines = note.slice(gap + 2, -1).split("\n");
+  if (lines.length > 64) fail();
   const signatures = lines.map((line) => {
     const parts = line.split(" ");
-    if (parts.length !== 3 || parts[0] !== "\u2014" || !parts[1] || parts[1].includes("+")) fail();
-    return { name: parts[1], bytes: unb64(parts[2]) };
+    if (parts.length !== 3 || parts[0] !== "\u2014" || !isName(parts[1])) fail();
+    const bytes = unb64(parts[2]);
+    return bytes.length < 5 ? fail() : { name: parts[1], bytes };
   });
   return { text: note.slice(0, gap + 1), signatures };
 }
+
+/** Whether a key may have this name: no spaces, no plus. */
+export const isName = (name) => name !== "" && !/[+\p{White_Space}]/u.test(name);
 
 const CHECKED = { "00": 18, "01": 14, 253: 13, 255: 13, 402: 17, 414: 13, 415: 13, 417: 13, 8003: 14, 8006: 14, 8017: 18, 8018: 18 };
 const FORMS = {

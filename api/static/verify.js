@@ -2,29 +2,22 @@
 // Runs in browsers (in a secure context) and in Node 20. It shares no code with core/proofs.py, only test vectors.
 
 import {
-  Refused, b64u, classOf, hex, isSame, readBundle, readDisclosure, readMessage, readRecord, readStateLeaf, splitNote, unb64, unb64u, unhex, utf8,
+  Refused, b64u, classOf, entryKind, hex, isName, isSame, latin, readBundle, readDisclosure, readMessage, readRecord, readStateLeaf, refuse, splitNote, unb64, unb64u,
+  unhex, utf8,
 } from "./verify-forms.js";
+import { Nodes, all, byte, checkInclusion, join, leafHash, sha256 } from "./verify-tree.js";
 
 export { Refused };
 
 const ORDER = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n;
 const UP_MAX = 5;
+const [LOT, TRANSFORMATION] = [4, 5];
+const INPUTS = [2, 3, 5];
 const OPERATOR = 1;
 const BY_OPERATOR = ["org", "equivocation", "refusal", "erasure", "audit"];
-const refuse = (code, message) => { throw new Refused(code, message); };
 
-function join(...parts) {
-  const whole = new Uint8Array(parts.reduce((total, part) => total + part.length, 0));
-  parts.reduce((at, part) => { whole.set(part, at); return at + part.length; }, 0);
-  return whole;
-}
-
-const sha256 = async (...parts) => new Uint8Array(await crypto.subtle.digest("SHA-256", join(...parts)));
-const byte = (value) => Uint8Array.of(value);
 const number64 = (value) => { const bytes = new Uint8Array(8); new DataView(bytes.buffer).setBigUint64(0, BigInt(value)); return bytes; };
 const number32 = (value) => { const bytes = new Uint8Array(4); new DataView(bytes.buffer).setUint32(0, value); return bytes; };
-const leafHash = (data) => sha256(byte(0), data);
-const nodeHash = (left, right) => sha256(byte(1), left, right);
 export const mapKey = (kind, id) => (["item", "device", "key", "org"].includes(kind) ? sha256(utf8(`tracebond/${kind}/1`), byte(0), utf8(id)) : refuse("bad_kind", "There is no such kind of map key."));
 
 /** Why this environment cannot check a bundle: "", "insecure" (no WebCrypto outside https) or "ed25519". */
@@ -53,11 +46,21 @@ async function questionsOf(bundle) {
     { to: bundle.contract, data: "0xabf0e71f" },
   ];
   for (const entry of bundle.entries.values()) {
-    if (entry.kind !== "record") continue;
-    const { fact } = readRecord(entry.data);
-    if (fact.t === "org") asked.push({ to: bundle.registry, data: `0x38a5b111${hex(await mapKey("org", fact.org))}${word(fact.version)}` });
+    const fact = organisationIn(entry);
+    if (fact !== null) asked.push({ to: bundle.registry, data: `0x38a5b111${hex(await mapKey("org", fact.org))}${word(fact.version)}` });
   }
   return asked;
+}
+
+// An entry that cannot be read raises no question; its check comes after its inclusion, with the reason.
+function organisationIn(entry) {
+  try {
+    const { fact } = entryKind(entry.data) === "record" ? readRecord(entry.data) : { fact: { t: "" } };
+    return fact.t === "org" ? fact : null;
+  } catch (error) {
+    if (error instanceof Refused) return null;
+    throw error;
+  }
 }
 
 /** Ask a JSON-RPC node: {chain_id, genesis, calls}. Uses `finalized` where the node knows it. */
@@ -92,92 +95,94 @@ export async function askNode(url, asked, fetcher = fetch) {
  */
 export async function verify(bytes, answers, policy, progress = () => {}) {
   const bundle = await readBundle(bytes, mapKey);
+  const own = bundle.histories.get(hex(await mapKey("item", bundle.item)));
+  if (!own?.name) refuse("missing_history", "The item's own history is left out.");
   const product = classOf(bundle.item);
   progress("form");
   if (bundle.contract !== policy.log_contract.toLowerCase()) refuse("wrong_contract", "The bundle names another log contract than the pinned one.");
   if (answers.chain_id !== bundle.chainId || answers.genesis !== bundle.genesis) refuse("wrong_chain", "The node answers for another chain than the bundle names.");
   const { root, checkpointKey, others, words } = await readAnswers(bundle, answers);
-  const state = await checkState(bundle, root);
+  const nodes = new Nodes(1);
+  const state = await checkState(bundle, root, nodes);
   progress("anchor");
-  const mirrors = await checkCheckpoint(bundle, state, root, checkpointKey, policy.mirrors ?? []);
+  const cosigners = await checkCheckpoint(bundle, state, root, checkpointKey, policy.lacks_ed25519 === true);
   progress("checkpoint");
-  const log = { bundle, messages: new Map(), records: new Map(), organisations: new Map() };
-  await Promise.all([...bundle.entries.values()].map((entry) => checkEntry(log, entry, root, state.log)));
+  const log = { bundle, own, nodes, messages: new Map(), records: new Map(), signerOf: new Map(), keys: new Map() };
+  await all([...bundle.entries.values()].map((entry) => checkEntry(log, entry, root, state.log)));
   progress("entries");
   await checkOrganisations(log, words);
   await checkRecords(log);
   progress("records");
-  await Promise.all([...bundle.histories.values()].map((history) => checkHistory(log, history, state.mapRoot)));
-  checkAllUsed(log);
+  const mapNodes = new Nodes(3);
+  await all([...bundle.histories.values()].map((history) => checkHistory(log, history, state.mapRoot, mapNodes)));
   progress("histories");
   const suspects = new Set();
-  await Promise.all([...log.messages].map(async ([index, message]) => { if (await checkSigner(log, index, message)) suspects.add(index); }));
-  progress("signatures");
+  await all(inOrder(log.messages).map(async ([index, message]) => { if (await checkSigner(log, index, message)) suspects.add(index); }));
   const required = await closure(log, product);
-  return report(log, { state, root, suspects, required, mirrors, others, isCosigned: mirrors.length >= Math.max(1, policy.mirrors_min ?? 1) });
+  await checkNothingMore(log, required);
+  progress("signatures");
+  return report(log, { state, root, suspects, required, cosigners, others, policy });
 }
 
 async function readAnswers(bundle, answers) {
   const asked = await questionsOf(bundle);
-  const calls = answers.calls.map((text) => (/^0x([0-9a-fA-F]{64})+$/.test(text) ? unhex(text.slice(2)) : refuse("bad_answer", "The chain's answers do not have the expected form.")));
-  if (calls.length !== asked.length || calls[0].length !== 7 * 32) refuse("bad_answer", "The chain's answers do not have the expected form.");
+  const calls = answers.calls.map((text) => (/^0x([0-9a-fA-F]{2})*$/.test(text) ? unhex(text.slice(2)) : new Uint8Array(0)));
+  if (calls.length !== asked.length || ![7 * 32, 32, 32, 32].every((length, at) => calls[at].length === length)) refuse("bad_answer", "The chain's answers do not have the expected form.");
   const state = readStateLeaf(bundle.stateLeaf);
   if (!isSame(calls[0].subarray(0, 32), await sha256(utf8(state.log)))) refuse("wrong_log", "The contract keeps this log under another origin.");
   const root = calls[1];
-  if (root.length !== 32 || root.every((value) => value === 0)) refuse("not_anchored", `Size ${bundle.size} is not anchored in the contract.`);
+  if (root.every((value) => value === 0)) refuse("not_anchored", `Size ${bundle.size} is not anchored in the contract.`);
   if (!isSame(calls[3].subarray(12), unhex(bundle.registry.slice(2)))) refuse("wrong_registry", "The contract names another organisation registry.");
   return { root, checkpointKey: calls[0].subarray(32, 64), others: Number(BigInt(`0x${hex(calls[2])}`)) - 1, words: calls.slice(4) };
 }
 
-async function checkState(bundle, root) {
+async function checkState(bundle, root, nodes) {
   const state = readStateLeaf(bundle.stateLeaf);
   if (state.size !== bundle.size || bundle.size === 0) refuse("wrong_size", "The state leaf is for another size.");
-  await checkInclusion(bundle.size - 1, bundle.size, await leafHash(bundle.stateLeaf), bundle.statePath, root);
+  await checkInclusion(bundle.size - 1, bundle.size, await leafHash(bundle.stateLeaf), bundle.statePath, root, nodes);
   return state;
 }
 
-/** RFC 9162, section 2.1.3.2. */
-async function checkInclusion(index, size, leaf, path, root) {
-  const fail = () => refuse("bad_inclusion_proof", `The inclusion proof of leaf ${index} fails.`);
-  if (!(index < size)) fail();
-  let [fn, sn, current] = [BigInt(index), BigInt(size - 1), leaf];
-  for (const sibling of path) {
-    if (sn === 0n) fail();
-    if (fn & 1n || fn === sn) {
-      current = await nodeHash(sibling, current);
-      while (!(fn & 1n) && fn) { fn >>= 1n; sn >>= 1n; }
-    } else current = await nodeHash(current, sibling);
-    fn >>= 1n;
-    sn >>= 1n;
+/** The cosigners, with their keys as spelled; each has signed what the log signed. Without Ed25519 none can be counted. */
+async function checkCheckpoint(bundle, state, root, logKey, lacksEd25519) {
+  const fail = (why) => refuse("bad_checkpoint", `The checkpoint fails: ${why}.`);
+  const cosigners = await all(bundle.cosigners.map(readVerifier));
+  if (cosigners.some(({ kind }) => kind !== 4)) refuse("bad_verifier_key", "A cosigner's key is of the kind for cosignatures.");
+  const signers = [{ name: state.log, kind: 1, key: logKey }, ...cosigners];
+  const { text, signatures } = splitNote(bundle.checkpoint);
+  const names = new Set(signatures.map((signature) => signature.name));
+  if (signatures.length !== signers.length || names.size !== signers.length) fail("it is signed by the log, then by each cosigner");
+  for (const [at, { name, kind, key }] of signers.entries()) {
+    const id = (await sha256(utf8(`${name}\n`), byte(kind), key)).subarray(0, 4);
+    if (signatures[at].name !== name || !isSame(signatures[at].bytes.subarray(0, 4), id)) fail("a signature is by another key");
   }
-  if (sn !== 0n || !isSame(current, root)) fail();
+  if (!bundle.cosigners.every((spelled, at) => at === 0 || isBelow(bundle.cosigners[at - 1], spelled))) fail("cosigners stand in ascending order");
+  if (text !== `${state.log}\n${bundle.size}\n${btoa(latin(root))}\n`) fail("it is not the anchored one");
+  if (lacksEd25519) return [];
+  await all(signers.map((signer, at) => checkNoteSignature(signer, text, signatures[at].bytes)));
+  return cosigners;
 }
 
-async function checkCheckpoint(bundle, state, root, logKey, pinned) {
-  const fail = (why) => refuse("bad_checkpoint", `The checkpoint fails: ${why}.`);
-  const { text, signatures } = splitNote(bundle.checkpoint);
-  const verifiers = [{ name: state.log, kind: 1, key: logKey }, ...(await Promise.all(bundle.cosigners.map(readVerifier)))];
-  const names = signatures.map((signature) => signature.name);
-  if (names.length !== verifiers.length || new Set(names).size !== names.length) fail("it is signed by the log, then by each cosigner");
-  for (const [at, { name, kind, key }] of verifiers.entries()) {
-    const { bytes } = signatures[at];
-    const id = (await sha256(utf8(`${name}\n`), byte(kind), key)).subarray(0, 4);
-    if (names[at] !== name || !isSame(bytes.subarray(0, 4), id)) fail("a signature is by another key");
-    if (bytes.length !== (kind === 4 ? 76 : 68)) fail("a signature has another length");
-    const time = kind === 4 ? new DataView(bytes.buffer, 4, 8).getBigUint64(0) : 0n;
-    const signed = kind === 4 ? `cosignature/v1\ntime ${time}\n${text}` : text;
-    await checkEd25519(key, bytes.subarray(kind === 4 ? 12 : 4), utf8(signed));
-  }
-  if (text !== `${state.log}\n${bundle.size}\n${btoa(String.fromCharCode(...root))}\n`) fail("it is not the anchored one");
-  return bundle.cosigners.flatMap((spelled, at) => (pinned.includes(spelled) ? [verifiers[at + 1].name] : [])).sort();
+function isBelow(left, right) {
+  const [one, other] = [utf8(left), utf8(right)];
+  const at = one.findIndex((value, place) => value !== other[place]);
+  return at < 0 ? one.length <= other.length : one[at] < (other[at] ?? -1);
+}
+
+async function checkNoteSignature({ kind, key }, text, bytes) {
+  if (kind === 1) return checkEd25519(key, bytes.subarray(4), utf8(text));
+  if (bytes.length !== 76) refuse("bad_signature", "A cosignature has another length.");
+  const time = new DataView(bytes.buffer, bytes.byteOffset + 4, 8).getBigUint64(0);
+  if (time >= 2n ** 63n) refuse("bad_signature", "A cosignature's time is beyond 2^63 - 1.");
+  return checkEd25519(key, bytes.subarray(12), utf8(`cosignature/v1\ntime ${time}\n${text}`));
 }
 
 async function readVerifier(spelled) {
   const fail = () => refuse("bad_verifier_key", "A verifier key is name+hash+base64.");
-  const [, name, id, key] = /^([^\s+]+)\+([0-9a-f]{8})\+(.+)$/.exec(spelled) ?? fail();
+  const [, name, id, key] = /^([^+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/]{44})$/s.exec(spelled) ?? fail();
   const raw = unb64(key);
-  if (raw.length !== 33 || ![1, 4].includes(raw[0]) || hex((await sha256(utf8(`${name}\n`), raw)).subarray(0, 4)) !== id) fail();
-  return { name, kind: raw[0], key: raw.subarray(1) };
+  if (!isName(name) || ![1, 4].includes(raw[0]) || hex((await sha256(utf8(`${name}\n`), raw)).subarray(0, 4)) !== id) fail();
+  return { spelled, name, kind: raw[0], key: raw.subarray(1) };
 }
 
 async function checkEd25519(raw, signature, data) {
@@ -187,37 +192,47 @@ async function checkEd25519(raw, signature, data) {
 }
 
 async function checkEntry(log, entry, root, origin) {
-  await checkInclusion(entry.index, log.bundle.size, await leafHash(entry.data), entry.path, root);
-  if (entry.kind === "message") {
+  await checkInclusion(entry.index, log.bundle.size, await hashOf(entry), entry.path, root, log.nodes);
+  const kind = entryKind(entry.data);
+  if (kind === "message") {
     const message = readMessage(entry.data);
+    const shown = await matchDisclosures(message, entry.disclosures);
     message.id = b64u(await sha256(message.jws.input));
-    message.shown = await matchDisclosures(message, entry.disclosures);
-    for (const [event, leaves] of entry.items) await checkItems(message, event, leaves);
+    message.shown = shown;
+    for (const [event, leaves] of entry.items) await checkItems(message, event, leaves, log.nodes);
     log.messages.set(entry.index, message);
-  } else if (entry.kind === "record" && !entry.disclosures.length && !entry.items.size) {
+  } else if (kind === "record" && !entry.disclosures.length && !entry.items.size) {
     const record = readRecord(entry.data);
     if (record.fact.log !== origin) refuse("wrong_log", "A record is of another log.");
     log.records.set(entry.index, record);
   } else refuse("bad_bundle", "Only messages and records stand among the entries.");
 }
 
+// The leaf hash, made once: every step of a history binds it.
+const hashOf = (entry) => { entry.hash ??= leafHash(entry.data); return entry.hash; };
+
 async function matchDisclosures(message, texts) {
+  const places = new Map();
+  for (const [event, clear] of message.events.entries()) for (const [at, digest] of clear.get("_sd").entries()) if (!places.has(digest)) places.set(digest, [event, at]);
   const shown = message.events.map(() => []);
-  for (const text of texts) {
-    const disclosure = readDisclosure(text);
-    const digest = b64u(await sha256(utf8(text)));
-    const at = message.events.findIndex((event) => event.get("_sd").includes(digest));
-    if (at < 0 || shown[at].some((other) => other.digest === digest || other.name === disclosure.name)) refuse("bad_disclosure", "A disclosure belongs to no event, or stands twice.");
-    shown[at].push({ ...disclosure, digest });
+  const read = await all(texts.map(async (text) => ({ ...readDisclosure(text), digest: b64u(await sha256(utf8(text))) })));
+  if (new Set(read.map(({ digest }) => digest)).size !== read.length) refuse("bad_disclosure", "A disclosure stands twice.");
+  let last = [-1, 0];
+  for (const disclosure of read) {
+    const place = places.get(disclosure.digest) ?? refuse("bad_disclosure", "A disclosure belongs to no event.");
+    if (place[0] < last[0] || (place[0] === last[0] && place[1] <= last[1])) refuse("bad_disclosure", "Disclosures stand in the order of their digests.");
+    last = place;
+    if (shown[place[0]].includes(disclosure.name)) refuse("bad_disclosure", "One member is disclosed twice.");
+    shown[place[0]].push(disclosure.name);
   }
   return shown;
 }
 
-async function checkItems(message, event, leaves) {
+async function checkItems(message, event, leaves, nodes) {
   const items = message.events[event]?.get("items") ?? refuse("bad_item_leaves", "Item leaves name no event of their message.");
   const [total, root] = [items.get("n"), unb64u(items.get("root"), 32)];
   if (!leaves.every((leaf, at) => at === 0 || leaves[at - 1].index < leaf.index)) refuse("bad_item_leaves", "Item leaves stand in order, each once.");
-  await Promise.all(leaves.map(async (leaf) => checkInclusion(leaf.index, total, await leafHash(join(byte(leaf.role), leaf.key)), leaf.path, root)));
+  await all(leaves.map(async (leaf) => checkInclusion(leaf.index, total, await leafHash(join(byte(leaf.role), leaf.key)), leaf.path, root, nodes)));
   // Every leaf from 0 to the first of role > 5 must be there: no parent, input or lot can be left out.
   const end = leaves.findIndex((leaf) => leaf.role > UP_MAX);
   const needed = end < 0 ? total : end + 1;
@@ -229,15 +244,20 @@ async function thumbprint(jwk) {
   return b64u(await sha256(utf8(`{"crv":"P-256","kty":"EC","x":"${jwk.get("x")}","y":"${jwk.get("y")}"}`)));
 }
 
-async function checkEs256(jwk, jws) {
+async function checkEs256(keys, jwk, jws) {
   const fail = () => refuse("bad_signature", "A signature does not fit its key and bytes.");
   if ((await thumbprint(jwk)) !== jws.kid) refuse("wrong_signer", "A signature names another key.");
-  const [r, s] = [BigInt(`0x${hex(jws.signature.subarray(0, 32))}`), BigInt(`0x${hex(jws.signature.subarray(32)) || "0"}`)];
-  if (jws.signature.length !== 64 || r <= 0n || r >= ORDER || s <= 0n || s > ORDER / 2n) fail();
-  const algorithm = { name: "ECDSA", namedCurve: "P-256" };
-  const plain = { kty: "EC", crv: "P-256", x: b64u(unb64u(jwk.get("x"), 32)), y: b64u(unb64u(jwk.get("y"), 32)) };
-  const key = await crypto.subtle.importKey("jwk", plain, algorithm, false, ["verify"]).catch(fail);
+  if (jws.signature.length !== 64) fail();
+  const [r, s] = [BigInt(`0x${hex(jws.signature.subarray(0, 32))}`), BigInt(`0x${hex(jws.signature.subarray(32))}`)];
+  if (r <= 0n || r >= ORDER || s <= 0n || s > ORDER / 2n) fail();
+  if (!keys.has(jws.kid)) keys.set(jws.kid, importP256(jwk));
+  const key = await keys.get(jws.kid);
   if (!(await crypto.subtle.verify({ name: "ECDSA", hash: "SHA-256" }, key, jws.signature, jws.input))) fail();
+}
+
+async function importP256(jwk) {
+  const plain = { kty: "EC", crv: "P-256", x: b64u(unb64u(jwk.get("x"), 32)), y: b64u(unb64u(jwk.get("y"), 32)) };
+  return crypto.subtle.importKey("jwk", plain, { name: "ECDSA", namedCurve: "P-256" }, false, ["verify"]).catch(() => refuse("bad_key", "The point is not on P-256."));
 }
 
 const inOrder = (map) => [...map].sort((left, right) => left[0] - right[0]);
@@ -245,28 +265,34 @@ const inOrder = (map) => [...map].sort((left, right) => left[0] - right[0]);
 async function checkOrganisations(log, answers) {
   const fail = () => refuse("wrong_organisation", "An org record differs from the contract.");
   const records = inOrder(log.records).filter(([, { fact }]) => fact.t === "org");
-  for (const [at, [index, { fact }]] of records.entries()) {
-    const answer = answers[at] ?? fail();
+  if (records.length !== answers.length) refuse("bad_answer", "The chain's answers do not have the expected form.");
+  for (const [at, [, { fact }]] of records.entries()) {
+    const answer = answers[at];
     const place = Object.fromEntries(fact.place);
     const word = (position) => answer.subarray(32 * position, 32 * position + 32);
     const value = (position) => BigInt(`0x${hex(word(position))}`);
-    const isSaid = answer.length === 128 && b64u(word(0)) === (await thumbprint(fact.jwk)) && hex(word(1).subarray(12)) === fact.account.slice(2);
-    if (!isSaid || value(2) !== BigInt(fact.roles) || value(3) !== BigInt(place.number)) fail();
+    if (answer.length !== 128 || b64u(word(0)) !== (await thumbprint(fact.jwk)) || hex(word(1).subarray(12)) !== fact.account.slice(2)) fail();
+    if (value(2) !== BigInt(fact.roles) || value(3) !== BigInt(place.number)) fail();
     if (place.chain_id !== log.bundle.chainId || place.registry !== log.bundle.registry) fail();
-    if (!log.organisations.has(fact.org)) log.organisations.set(fact.org, index);
   }
 }
 
 async function checkRecords(log) {
   const signers = new Map();
-  for (const [, { fact }] of inOrder(log.records)) if (fact.t === "org") signers.set(await thumbprint(fact.jwk), fact);
-  await Promise.all([...log.records].map(async ([index, { jws, fact }]) => {
-    const signer = signers.get(jws.kid) ?? refuse("unknown_signer", "The signer of a record has no org record here.");
-    await checkEs256(signer.jwk, jws);
-    if (fact.t === "key" && (await thumbprint(fact.jwk)) !== fact.kid) refuse("bad_record", "kid is the thumbprint of jwk.");
+  for (const [index, { fact }] of inOrder(log.records)) {
+    if (fact.t !== "org") continue;
+    const kid = await thumbprint(fact.jwk);
+    if (signers.has(kid)) refuse("bad_bundle", "One record key stands in two org records.");
+    signers.set(kid, { at: index, signer: fact });
+  }
+  await all(inOrder(log.records).map(async ([index, { jws, fact }]) => {
+    const { at, signer } = signers.get(jws.kid) ?? refuse("unknown_signer", "The signer of a record has no org record here.");
+    await checkEs256(log.keys, signer.jwk, jws);
     if (BY_OPERATOR.includes(fact.t)) {
       if (!(signer.roles & OPERATOR)) refuse("wrong_signer", "This record is the operator's to sign.");
-    } else if (signer.org !== fact.org || !(log.organisations.get(fact.org) < index)) refuse("wrong_signer", "A record is signed by another organisation, or before its own.");
+    } else if (signer.org !== fact.org) refuse("wrong_signer", "A record is signed by another organisation.");
+    if (at > index || (at === index && fact.t !== "org")) refuse("wrong_signer", "A record comes before its signer's organisation.");
+    log.signerOf.set(index, at);
   }));
 }
 
@@ -283,23 +309,23 @@ async function recordKeys(fact) {
   }
 }
 
-async function checkHistory(log, history, mapRoot) {
+async function checkHistory(log, history, mapRoot, nodes) {
   let head = new Uint8Array(32);
   for (const [index, event] of history.steps) {
     const entry = log.bundle.entries.get(index) ?? refuse("missing_entry", "A step of a history has no entry here.");
     const record = log.records.get(index);
     const names = record ? event === 0 && (await recordKeys(record.fact)).some((key) => isSame(key, history.key)) : (entry.items.get(event) ?? []).some((leaf) => leaf.hex === history.hex);
     if (!names) refuse("foreign_step", "An entry does not name the key it is said to step.");
-    head = await sha256(byte(5), head, number64(index), number32(event), await leafHash(entry.data));
+    head = await sha256(byte(5), head, number64(index), number32(event), await hashOf(entry));
   }
   const value = history.steps.length ? await sha256(byte(4), number64(history.steps.length), head) : null;
-  await checkMap(history, value, mapRoot);
+  await checkMap(history, value, mapRoot, nodes);
 }
 
 const bit = (key, depth) => (key[depth >> 3] >> (7 - (depth & 7))) & 1;
 const isEmpty = (node) => node.every((value) => value === 0);
 
-async function checkMap(history, value, root) {
+async function checkMap(history, value, root, nodes) {
   const fail = () => refuse("bad_map_proof", "The proof of a history's place in the map fails.");
   const { key, siblings, other } = history;
   const depth = siblings.length;
@@ -313,15 +339,34 @@ async function checkMap(history, value, root) {
   }
   if (isEmpty(current) && depth && isEmpty(siblings[depth - 1])) fail();
   for (let level = depth - 1; level >= 0; level -= 1) {
-    current = bit(key, level) ? await sha256(byte(3), siblings[level], current) : await sha256(byte(3), current, siblings[level]);
+    current = await (bit(key, level) ? nodes.hash(siblings[level], current) : nodes.hash(current, siblings[level]));
   }
   if (!isSame(current, root)) fail();
 }
 
-function checkAllUsed(log) {
-  const used = new Set([...log.bundle.histories.values()].flatMap((history) => history.steps.map(([index]) => index)));
-  for (const [index, { fact }] of log.records) if (fact.t === "org") used.add(index);
-  for (const index of log.bundle.entries.keys()) if (!used.has(index)) refuse("bad_bundle", "An entry belongs to no history.");
+/** All that stands in the bundle is needed, so that nothing can be taken out of it or put into it unseen. */
+async function checkNothingMore(log, required) {
+  const kids = new Set(await all([...log.messages.values()].map(async ({ jws }) => hex(await mapKey("key", jws.kid)))));
+  const [used, named] = [new Set(), new Map()];
+  for (const [key, history] of log.bundle.histories) {
+    if (!required.has(key) && !(kids.has(key) && history.name)) refuse("stray_history", "A history has nothing to do with the item.");
+    for (const [index, event] of history.steps) {
+      used.add(index);
+      if (!required.has(key)) continue;
+      const place = `${index} ${event}`;
+      named.set(place, (named.get(place) ?? new Set()).add(key));
+    }
+  }
+  for (const index of used) if (log.signerOf.has(index)) used.add(log.signerOf.get(index));
+  if (used.size !== log.bundle.entries.size) refuse("stray_entry", "An entry belongs to no history.");
+  for (const [index, message] of inOrder(log.messages)) {
+    if (message.shown.some((shown, event) => shown.length && !named.has(`${index} ${event}`))) refuse("bad_disclosure", "A disclosure is of an event that no history names.");
+    for (const [event, leaves] of log.bundle.entries.get(index).items) {
+      const first = leaves.findIndex((leaf) => leaf.role > UP_MAX);
+      const keys = named.get(`${index} ${event}`);
+      if (!keys || (first >= 0 && leaves.slice(first + 1).some((leaf) => !keys.has(leaf.hex)))) refuse("bad_item_leaves", "An item leaf is of no history here.");
+    }
+  }
 }
 
 /** Whether a message is suspect; refuses one whose key did not count at its place in the log. */
@@ -334,7 +379,7 @@ async function checkSigner(log, index, message) {
   message.use = fact.use;
   if (fact.org !== message.org || fact.iss !== message.iss || fact.aud !== message.aud) refuse("wrong_device", "A message names another device or organisation than its key's record.");
   if (!["device", "gateway"].includes(fact.use)) refuse("wrong_use", "The key's record does not let it sign messages.");
-  await checkEs256(fact.jwk, message.jws);
+  await checkEs256(log.keys, fact.jwk, message.jws);
   for (const [at, end] of steps) {
     if (end.t === "equivocation" && message.seq >= end.seq) return true;
     if (end.t !== "end") continue;
@@ -353,30 +398,41 @@ async function closure(log, product) {
     required.add(key);
     for (const [index, event] of log.bundle.histories.get(key)?.steps ?? []) {
       const leaves = log.bundle.entries.get(index).items.get(event) ?? [];
-      if (leaves.some((leaf) => leaf.hex === key && leaf.role > UP_MAX)) open.push(...leaves.filter((leaf) => leaf.role <= UP_MAX && leaf.hex !== key).map((leaf) => leaf.hex));
+      const others = leaves.filter((leaf) => leaf.hex !== key);
+      const roles = leaves.filter((leaf) => leaf.hex === key).map((leaf) => leaf.role);
+      // Container, inputs and lot of a thing; inputs alone of a lot and of a transformation.
+      if (roles.some((role) => role > UP_MAX)) open.push(...others.filter((leaf) => leaf.role <= UP_MAX).map((leaf) => leaf.hex));
+      else if (roles.includes(LOT) || roles.includes(TRANSFORMATION)) open.push(...others.filter((leaf) => INPUTS.includes(leaf.role)).map((leaf) => leaf.hex));
     }
   }
   return required;
 }
 
-async function report(log, { state, root, suspects, required, mirrors, others, isCosigned }) {
-  const { bundle } = log;
-  const own = bundle.histories.get(hex(await mapKey("item", bundle.item))) ?? refuse("missing_history", "The item's own history is left out.");
+function report(log, { state, root, suspects, required, cosigners, others, policy }) {
+  const { bundle, own } = log;
+  const hidden = (index, event) => log.messages.get(index).events[event].get("_sd").length - log.messages.get(index).shown[event].length;
   const events = own.steps.filter(([index]) => log.messages.has(index)).map(([index, event]) => {
     const message = log.messages.get(index);
     return {
-      leaf: index, number: event, org: message.org, device: message.iss, kid: message.jws.kid, hidden: message.events[event].get("_sd").length - message.shown[event].length,
+      leaf: index, number: event, org: message.org, device: message.iss, kid: message.jws.kid, hidden: hidden(index, event),
       signed_by: message.use === "gateway" ? "gateway" : "device", is_suspect: suspects.has(index), time: message.events[event].get("eventTime") ?? "",
     };
   });
-  const covered = [...required].filter((key) => bundle.histories.has(key)).length;
-  const uncovered = required.size - covered;
+  const covered = [...required].map((key) => bundle.histories.get(key)).filter((history) => history !== undefined);
+  const related = new Map(covered.flatMap((history) => history.steps.map((step) => [step.join(" "), step])));
+  for (const step of own.steps) related.delete(step.join(" "));
+  const uncovered = required.size - covered.length;
+  const mirrors = cosigners.filter(({ spelled }) => (policy.mirrors ?? []).includes(spelled)).map(({ name }) => name).sort();
+  const isCosigned = mirrors.length >= Math.max(1, policy.mirrors_min ?? 1);
   return {
     item: bundle.item, origin: state.log, size: bundle.size, root: b64u(root), time: state.time,
     block: state.block ? { chain_id: state.block.chain_id, number: state.block.number, hash: state.block.hash } : null,
     contract: bundle.contract, chain_id: bundle.chainId, events, uncovered, mirrors, other_logs: others,
-    coverage: uncovered === 0 ? "whole" : covered > 1 ? "partial" : "own",
+    cosigners: cosigners.map(({ name }) => name).sort(),
+    coverage: uncovered === 0 ? "whole" : covered.length > 1 ? "partial" : "own",
     completeness: isCosigned && uncovered === 0 ? "cosigned" : "operator",
     hidden: events.reduce((total, event) => total + event.hidden, 0),
+    hidden_related: [...related.values()].reduce((total, [index, event]) => total + (log.messages.has(index) ? hidden(index, event) : 0), 0),
+    unnamed: covered.filter((history) => history.name === null).length,
   };
 }

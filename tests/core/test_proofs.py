@@ -64,7 +64,7 @@ WHOLE = [GTIN, LOT, BOX, PALLET]
 
 
 def checked(bundle: dict[str, Any], policy: Policy = POLICY) -> Report:
-    return verify(encoded(bundle), LOG.answers(), policy)
+    return verify(encoded(bundle), LOG.answers_to(bundle), policy)
 
 
 def test_a_whole_history_is_shown_as_whole() -> None:
@@ -157,10 +157,10 @@ def add_a_stranger(bundle: dict[str, Any]) -> None:
         (cut_step, "bad_map_proof"),
         (hide_parent, "hidden_up_link"),
         (drop_key_history, "missing_key_history"),
-        (drop_organisation, "bad_answer"),
+        (drop_organisation, "unknown_signer"),
         (claim_absence, "bad_map_proof"),
         (claim_another_item, "missing_history"),
-        (claim_another_size, "wrong_size"),
+        (claim_another_size, "not_anchored"),
         (add_a_stranger, "bad_checkpoint"),
     ],
 )
