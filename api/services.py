@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.chain import Chain
+from ingest.gateway import Gateway
 from ledger.database import Database
 from ledger.itemmap import ProofMap
 from ledger.proofs import LogPlace
@@ -43,6 +44,8 @@ class Services:
         maps: the item map at the last final anchored size, for proof bundles; None where this process makes none.
         place: where the log is anchored.
         finance: what the bank's desk calls, see ``api/consoles/bank.py``.
+        gateway: signs what partners capture; None where this process takes no captures.
+        capture_worker: told (``call()``) when a capture job is stored; see ``api/epcis/worker.py``.
         broker_problem: "" while the broker answers, else what is wrong.
     """
 
@@ -53,6 +56,8 @@ class Services:
     place: LogPlace | None = None
     proof_lock: threading.Lock = field(default_factory=threading.Lock)
     finance: Any = None
+    gateway: Gateway | None = None
+    capture_worker: Any = None
     broker_problem: Callable[[], str] = lambda: ""
     now_ms: Callable[[], int] = _now_ms
     random: Callable[[int], bytes] = secrets.token_bytes

@@ -20,6 +20,8 @@ DEPTH_MAX = 16
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKET = re.compile(rb"[^\[\]{}]+")
+# What json.dumps(text, ensure_ascii=False) ends up in, without its way there.
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
 _B64U = re.compile(r"[A-Za-z0-9_-]*\Z")
 
 
@@ -116,7 +118,7 @@ def dump_json(value: Any) -> bytes:
 
 def _write(value: Any, put: Callable[[str], None]) -> None:
     if isinstance(value, str):
-        put(json.dumps(value, ensure_ascii=False))
+        put(_quoted(value))
     elif value is None or isinstance(value, bool):
         put("null" if value is None else "true" if value else "false")
     elif isinstance(value, int | Decimal):
@@ -124,7 +126,7 @@ def _write(value: Any, put: Callable[[str], None]) -> None:
     elif isinstance(value, dict):
         put("{")
         for position, (key, member) in enumerate(value.items()):
-            put(("," if position else "") + json.dumps(key, ensure_ascii=False) + ":")
+            put(f",{_quoted(key)}:" if position else f"{_quoted(key)}:")
             _write(member, put)
         put("}")
     elif isinstance(value, list | tuple):

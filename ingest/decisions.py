@@ -4,13 +4,13 @@ Only the message and its key count here, never the state of goods: rules about s
 """
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.canonical import sha256
-from core.epcis.validate import event_problems
+from core.epcis.validate import Problem, event_problems
 from core.errors import Rejected
 from core.message import Envelope, Message, Signed, assemble, open_signed, split
 from ingest.quarantine import Fault
@@ -159,18 +159,19 @@ def _accept(signed: Signed, info: KeyInfo, now: int) -> Message:
         raise Rejected("Only a gateway signs on behalf of others.", code="not_a_gateway", pointer="/on_behalf_of")
     message = assemble(signed)
     for number, event in enumerate(message.events):
-        problems = event_problems(event.event)
-        if problems:
-            first = problems[0]
+        for first in event_faults(event.event, now=now):
             raise Rejected(first.message, code=first.code, pointer=f"/events/{number}{first.pointer}")
-        if _time_s(event.event["eventTime"]) > now + FUTURE_S_MAX:
-            raise Rejected(
-                "The event lies more than 5 minutes in the future: set the device's clock.",
-                code="event_in_future",
-                pointer=f"/events/{number}/eventTime",
-            )
     check_scope(message, info.scope)
     return message
+
+
+def event_faults(event: Mapping[str, Any], *, now: int, context: object = None) -> list[Problem]:
+    """Everything for which an event is refused at ``now`` (unix seconds), by whatever way it came."""
+    problems = event_problems(event, context=context)
+    if not problems and _time_s(event["eventTime"]) > now + FUTURE_S_MAX:
+        sentence = "The event lies more than 5 minutes in the future: set the device's clock."
+        problems = [Problem("/eventTime", "event_in_future", sentence)]
+    return problems
 
 
 def _time_s(text: object) -> float:

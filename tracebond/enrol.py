@@ -9,7 +9,7 @@ from contracts.clients import OrganisationRegistryClient
 from core.canonical import unb64u
 from core.crypto import Jwk, P256Private, thumbprint
 from core.errors import Broken, Conflict, Unavailable
-from core.identifiers import org_id
+from core.identifiers import giai_id, org_id
 from core.prefixmap import map_key
 from core.records import ROLES, common, key_members, sign_record
 from finance.model import account_name
@@ -20,6 +20,8 @@ from tracebond.loops import now_ms, now_s
 from tracebond.parts import Parts
 
 ACCOUNT_WEI = 10**18
+# The name of the gateway's key file; processes that share the data folder share the key and take turns.
+GATEWAY = "1"
 WAIT_S = 120.0
 _POLL_S = 0.1
 
@@ -63,6 +65,10 @@ class Enrolment:
         self.organisations([spec], {spec.gln: self._parts.keyfiles.operator})
         receipt = self._parts.keyfiles.receipt
         self.key(spec.id, self._parts.keyfiles.operator, receipt.jwk(), iss=spec.id, use="receipt", scope={})
+        gateway = self._parts.keyfiles.gateway(GATEWAY).jwk()
+        # One device for each key: a machine of its own has a key of its own.
+        device = giai_id(f"{settings.operator_gln[:7]}GW{thumbprint(gateway)[:10]}")
+        self.key(spec.id, self._parts.keyfiles.operator, gateway, iss=device, use="gateway", scope={})
 
     def organisations(self, specs: Sequence[OrganisationSpec], keys: Mapping[str, P256Private]) -> None:
         """Register them on the chain (final), then in the log; what is there already is left as it is.

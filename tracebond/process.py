@@ -1,6 +1,7 @@
 """The processes: all in one, or one part each for several processes on one database."""
 
 import logging
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY
 
 from api.app import create_app
+from api.epcis.worker import CaptureWorker
 from api.services import Services, WebSettings
 from contracts.clients import PledgeRegistryClient
 from core.canonical import b64u
@@ -23,7 +25,9 @@ from finance.commandlog import mark_audited, waiting_audits
 from finance.model import Context
 from finance.reconcile import reconcile
 from ingest.broker import EmbeddedBroker
+from ingest.gateway import Gateway
 from ingest.metrics import IngestMetrics
+from ingest.partner_messages import MessageDesk
 from ingest.pipeline import Worker, service_of
 from ingest.pressure import backlog_brake, disk_brake
 from ingest.source import MqttSource
@@ -38,7 +42,7 @@ from ledger.keys import keys_of
 from ledger.log import Block, Sequencer
 from ledger.state import views
 from ledger.store import admit_record
-from tracebond.enrol import Enrolment
+from tracebond.enrol import GATEWAY, Enrolment
 from tracebond.loops import Loops, now_ms, now_s
 from tracebond.new_chain import register_again
 from tracebond.parts import Parts, open_parts
@@ -75,6 +79,8 @@ class Running:
         self.proofs = Proofs(ProofMap(), threading.Lock())
         self.broker: EmbeddedBroker | None = None
         self.source: MqttSource | None = None
+        self.gateway: Gateway | None = None
+        self.capture_worker: CaptureWorker | None = None
         self._closing: list[Callable[[], object]] = []
         self.finance = self._finance()
 
@@ -150,6 +156,42 @@ class Running:
         self.loops.add("followers", follow, idle_s=0.3)
         self.loops.add("finance", settle, idle_s=0.5)
 
+    def add_capture(self) -> None:
+        """The gateway that signs what partners capture over HTTP, and the worker of capture jobs."""
+        parts, settings = self.parts, self.parts.settings
+        service = service_of(
+            aud=settings.service_id,
+            log=settings.origin,
+            promise_s=settings.promise_s,
+            heartbeat_s=settings.heartbeat_s,
+        )
+        self.gateway = Gateway(
+            parts.db,
+            key=parts.keyfiles.gateway(GATEWAY),
+            receipt_key=parts.keyfiles.receipt,
+            aud=settings.service_id,
+            log=settings.origin,
+            terms=service.terms,
+            now_ms=now_ms,
+            random=secrets.token_bytes,
+            brakes=[disk_brake(settings.data), backlog_brake(parts.db)],
+        )
+        desk = MessageDesk(
+            parts.db,
+            service,
+            operator_key=parts.keyfiles.operator,
+            receipt_key=parts.keyfiles.receipt,
+            now_ms=now_ms,
+        )
+        worker = self.capture_worker = CaptureWorker(parts.db, self.gateway, desk, now_ms=now_ms)
+
+        def capture() -> bool:
+            if not worker.run_once():
+                worker.wait(0.25)
+            return True
+
+        self.loops.add("capture", capture, idle_s=0.0)
+
     def add_proofs(self) -> None:
         """The map that proofs are made from."""
 
@@ -182,6 +224,8 @@ class Running:
                 place=parts.place,
                 proof_lock=self.proofs.lock,
                 finance=self.finance,
+                gateway=self.gateway,
+                capture_worker=self.capture_worker,
                 broker_problem=self._broker_problem,
             )
         )
@@ -271,6 +315,7 @@ def all_in_one(
     register_again(parts, enrolment, say)
     say("starting the broker")
     running.add_ingest("ingest-1")
+    running.add_capture()
     running.add_followers()
     running.add_proofs()
     running.loops.start()
@@ -338,6 +383,7 @@ def run_serve(settings: Settings) -> None:
     """``tracebond serve``."""
     running = _one_part(settings)
     running.add_proofs()
+    running.add_capture()
     running.loops.start()
     try:
         server, socket = web_server(running, settings)

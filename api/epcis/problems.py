@@ -104,10 +104,12 @@ def epcis_problem(problem: Problem, accept: str = "") -> Response:
     return JSONResponse(body, body["status"], headers=headers, media_type="application/problem+json")
 
 
+def members_xml(body: Mapping[str, Any]) -> str:
+    """The members of an EPCISException as XML elements."""
+    names = ("type", "title", "status", "detail", "code", "pointer")
+    return "".join(f"<{name}>{escape(str(body[name]))}</{name}>" for name in names if name in body)
+
+
 def _xml(body: Mapping[str, Any]) -> str:
-    members = "".join(
-        f"<{name}>{escape(str(body[name]))}</{name}>"
-        for name in ("type", "title", "status", "detail", "code", "pointer")
-        if name in body
-    )
+    members = members_xml(body)
     return f'<epcis:EPCISException xmlns:epcis="urn:epcglobal:epcis:xsd:2">{members}</epcis:EPCISException>'

@@ -26,7 +26,15 @@ from core.epcis.checks import (
 from core.epcis.events import check_context, check_event
 from core.epcis.items import document_events
 
-__all__ = ["Problem", "document_events", "document_problems", "event_problems", "event_warnings"]
+__all__ = [
+    "Problem",
+    "capture_events",
+    "document_events",
+    "document_problems",
+    "envelope_problems",
+    "event_problems",
+    "event_warnings",
+]
 
 _VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*\Z")
 
@@ -92,6 +100,38 @@ def document_problems(document: object) -> list[Problem]:
         else:
             check_event(walk, document, "")
     return problems
+
+
+def capture_events(document: Mapping[str, Any]) -> tuple[list[Any], str]:
+    """The events of a document or query document as they stand in it, and the JSON pointer of their list.
+
+    Call it when :func:`envelope_problems` found nothing.
+    """
+    if document.get("type") == "EPCISQueryDocument":
+        place = "/epcisBody/queryResults/resultsBody/eventList"
+        return list(document["epcisBody"]["queryResults"]["resultsBody"]["eventList"]), place
+    return list(document["epcisBody"]["eventList"]), "/epcisBody/eventList"
+
+
+def envelope_problems(document: object) -> list[Problem]:
+    """Everything that is wrong with a document or query document around its events; the events are not looked into."""
+    if not isinstance(document, Mapping):
+        return [Problem("", "wrong_type", "An EPCIS document is an object.")]
+    kind = document.get("type")
+    if kind not in ("EPCISDocument", "EPCISQueryDocument"):
+        sentence = "A capture is an EPCISDocument or an EPCISQueryDocument; send a single event to /epcis/events."
+        return [Problem("/type", "not_a_document", sentence)]
+    bare = dict(document)
+    path = ("epcisBody",) if kind == "EPCISDocument" else ("epcisBody", "queryResults", "resultsBody")
+    inner: Any = bare
+    for name in path:
+        if not isinstance(inner.get(name), Mapping):
+            return document_problems(document)
+        inner[name] = dict(inner[name])
+        inner = inner[name]
+    if isinstance(inner.get("eventList"), list):
+        inner["eventList"] = []
+    return document_problems(bare)
 
 
 def _check_document(walk: Walk, document: Mapping[str, Any]) -> None:

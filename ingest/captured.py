@@ -1,0 +1,137 @@
+"""Which events were captured before: by eventID within the organisation that speaks, and by content."""
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import sqlalchemy as sa
+
+from core.canonical import sha256
+from core.epcis.content import content_digest
+from core.epcis.context import merged
+from core.epcis.hashes import event_hash
+from ingest.gateway_tables import captured_events
+from ledger.database import Tx, is_sqlite
+
+_PART: Final = 500
+_NAMESPACE: Final = uuid.UUID("7b1f0a52-9a52-5c0e-8f10-5f2f4d8f7a11")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An event with what tells it apart.
+
+    Attributes:
+        event: with the document's context, and with an eventID.
+        event_id: its eventID. hash: its GS1 event hash.
+        digest: SHA-256 of its whole content; equal for equal events alone, unlike the GS1 hash.
+        id_key, slot: see ``ingest.gateway_tables.captured_events``.
+        is_own_id: whether the eventID came with the event.
+    """
+
+    event: Mapping[str, Any]
+    event_id: str
+    hash: str
+    digest: bytes
+    id_key: bytes
+    slot: bytes
+    is_own_id: bool
+
+    @property
+    def row_key(self) -> bytes:
+        """The key of its row."""
+        return self.id_key + self.slot
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was captured before under the same id. ``is_same``: it is this very event."""
+
+    is_same: bool
+    message: bytes
+    number: int
+
+
+class _Placed(Protocol):
+    @property
+    def message(self) -> bytes | None: ...
+
+    @property
+    def number(self) -> int | None: ...
+
+
+class Known:
+    """Rows found for a capture's events."""
+
+    def __init__(self, rows: Mapping[bytes, tuple[bytes, bytes, int]]) -> None:
+        self._rows = rows
+
+    def get(self, given: Named) -> Found | None:
+        """What stands under the event's id."""
+        row = self._rows.get(given.row_key)
+        return None if row is None else Found(row[0] == given.digest, row[1], row[2])
+
+
+def named(event: Mapping[str, Any], context: object, org: str) -> Named:
+    """A valid event with its context inside, an eventID, its hash and its digest.
+
+    An event without an eventID gets its GS1 hash as one, as CBV 2.0 section 8.9 recommends.
+    """
+    whole = merged(context, event.get("@context"))
+    inside = dict(event) if whole is None else {**event, "@context": whole}
+    gs1 = event_hash(event, context=context)
+    digest = content_digest(event, context)
+    own = event.get("eventID")
+    event_id = own if isinstance(own, str) and own else gs1
+    inside["eventID"] = event_id
+    id_key = sha256(f"{org}\0{event_id}".encode())
+    slot = digest if "errorDeclaration" in event else b""
+    return Named(inside, event_id, gs1, digest, id_key, slot, own is not None)
+
+
+def renamed(given: Named, org: str) -> Named:
+    """The same event under an id made of its content, for one whose GS1 hash another event holds already.
+
+    The GS1 hash has no separators: two different events may share one, and neither may push the other out.
+    """
+    event_id = f"urn:uuid:{uuid.uuid5(_NAMESPACE, given.digest.hex())}"
+    event = {**given.event, "eventID": event_id}
+    id_key = sha256(f"{org}\0{event_id}".encode())
+    return Named(event, event_id, given.hash, given.digest, id_key, given.slot, is_own_id=False)
+
+
+def known_events(tx: Tx, given: Sequence[Named]) -> Known:
+    """What was captured before under the ids of these events."""
+    table = captured_events.c
+    rows: dict[bytes, tuple[bytes, bytes, int]] = {}
+    for part in _parts(sorted({one.id_key for one in given})):
+        query = sa.select(table.id_key, table.slot, table.digest, table.message_id, table.number)
+        for row in tx.execute(query.where(table.id_key.in_(part))):
+            rows[bytes(row[0]) + bytes(row[1])] = (bytes(row[2]), bytes(row[3]), row[4])
+    return Known(rows)
+
+
+def remember(tx: Tx, captured: Sequence[tuple[Named, _Placed]]) -> None:
+    """Write which message holds each newly captured event.
+
+    Raises:
+        Conflict: ``constraint``: one of them was captured by somebody else at this very moment.
+    """
+    rows = [
+        (one.id_key, one.slot, one.digest, bytes.fromhex(one.hash.partition(";")[2][:64]), place.message, place.number)
+        for one, place in sorted(captured, key=lambda pair: pair[0].row_key)
+    ]
+    if not rows:
+        return
+    columns = "id_key, slot, digest, hash, message_id, number"
+    if is_sqlite(tx):
+        # Through SQLAlchemy, so that a refusal comes as its IntegrityError.
+        tx.exec_driver_sql(f"INSERT INTO captured_events ({columns}) VALUES (?,?,?,?,?,?)", rows)  # noqa: S608
+        return
+    tx.exec_driver_sql(f"INSERT INTO captured_events ({columns}) VALUES (%s,%s,%s,%s,%s,%s)", rows)  # noqa: S608
+
+
+def _parts(keys: Sequence[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(keys), _PART):
+        yield list(keys[start : start + _PART])
