@@ -30,6 +30,7 @@ from simulators.cast import Cast
 from simulators.scenario import Collateral, Plan, infant_formula
 from tracebond.demo_bank import BankDay, Goods, Person, Staff
 from tracebond.demo_fleet import DemoFleet
+from tracebond.demo_mirror import DemoMirror
 from tracebond.demo_table import show_table
 from tracebond.enrol import Enrolment, OrganisationSpec
 from tracebond.loops import now_ms, now_s
@@ -59,7 +60,8 @@ def run_demo(settings: Settings, *, seed: str, units: int, is_one_shot: bool, js
     started = time.monotonic()
     plan = infant_formula(seed=seed, now=now_s(), units=units)
     operator = next(org for org in plan.cast.organisations if org.role == "operator")
-    settings = settings.model_copy(update={"operator_gln": operator.gln})
+    mirror = DemoMirror(settings.data)
+    settings = settings.model_copy(update={"operator_gln": operator.gln, "mirror_keys": mirror.key})
     servers: list[uvicorn.Server] = []
 
     def stop() -> None:
@@ -75,7 +77,7 @@ def run_demo(settings: Settings, *, seed: str, units: int, is_one_shot: bool, js
         server, socket = web_server(running, settings, is_demo=True)
         servers.append(server)
         host, port = socket.getsockname()[:2]
-        demo = Demo(running, plan, seed=seed, url=f"http://{host}:{port}", say=say)
+        demo = Demo(running, plan, mirror, seed=seed, url=f"http://{host}:{port}", say=say)
 
         def tell() -> None:
             try:
@@ -91,6 +93,7 @@ def run_demo(settings: Settings, *, seed: str, units: int, is_one_shot: bool, js
         server.run(sockets=[socket])
         story.join(10)
     finally:
+        mirror.stop()
         running.close()
     failure = running.loops.failure or (failures[0] if failures else None)
     if failure is not None:
@@ -104,8 +107,9 @@ def run_demo(settings: Settings, *, seed: str, units: int, is_one_shot: bool, js
 class Demo:
     """Tells the story once per data folder; a folder that was told already only shows it."""
 
-    def __init__(self, running: Running, plan: Plan, *, seed: str, url: str, say: Any) -> None:
+    def __init__(self, running: Running, plan: Plan, mirror: DemoMirror, *, seed: str, url: str, say: Any) -> None:
         self._running, self._plan, self._url, self._say = running, plan, url, say
+        self._mirror = mirror
         self._seed = seed
         self._parts = running.parts
         self._keys = {org.gln: self._key(org.gln, org.role) for org in plan.cast.organisations}
@@ -121,7 +125,10 @@ class Demo:
         else:
             summary = json.loads(stored)
             self._say(f"this folder holds the story of seed {summary['seed']}; --data names another for a new one")
+            self._start_mirror()
         self._wait_settled()
+        self._say("waiting until the regulator's mirror has replayed and cosigned it")
+        self._mirror.wait_cosigned(self._parts, self._running.proofs.maps.size)
         summary = self._with_figures(summary)
         if json_file is not None:
             json_file.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -130,6 +137,7 @@ class Demo:
 
     def _first_time(self) -> dict[str, Any]:
         self._enrol()
+        self._start_mirror()
         fleet = DemoFleet(self._running, self._plan, say=self._say)
         fleet.run()
         self._say("waiting until everything is anchored and final")
@@ -163,6 +171,11 @@ class Demo:
         for handle, rows in facts.items():
             org = cast.organisation(handle)
             enrolment.master(org.id, self._keys[org.gln], rows)
+
+    def _start_mirror(self) -> None:
+        """The regulator's mirror, registered and replaying from now on."""
+        self._mirror.admit(self._parts, next(org for org in self._plan.cast.organisations if org.role == "regulator"))
+        self._mirror.start(self._url, self._parts.place.contract)
 
     def _key(self, gln: str, role: str) -> Any:
         files = self._parts.keyfiles
@@ -278,6 +291,7 @@ class Demo:
             "url": self._url,
             "rpc": f"{self._url}/rpc",
             "log_contract": place.contract,
+            "mirror": self._mirror.key,
             "chain_id": place.chain_id,
             "log_size": head.size if head else 0,
             "root": head.root.hex() if head else "",

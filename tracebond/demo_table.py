@@ -20,6 +20,7 @@ def show_table(summary: dict[str, Any], logins: Sequence[tuple[str, str]], url: 
         ("root", summary["root"]),
         ("anchors on the chain", f"{summary['anchors']}, {summary['gas']} gas, {summary['gas_per_event']} an event"),
         ("log contract", summary["log_contract"]),
+        ("cosigned by the mirror", summary["mirror"]),
     ]
     for name, value in rows:
         facts.add_row(name, value)
@@ -42,5 +43,7 @@ def show_table(summary: dict[str, Any], logins: Sequence[tuple[str, str]], url: 
     console.print(
         "\nCheck a proof without trusting this server:\n"
         f"  curl -s '{url}/items/{item}/proof' > bundle.json\n"
-        f"  python -m tracebond verify bundle.json --rpc {url}/rpc --log-contract {summary['log_contract']}"
+        f"  python -m tracebond verify bundle.json --rpc {url}/rpc --log-contract {summary['log_contract']} "
+        f"\\\n    --mirror '{summary['mirror']}'\n"
+        f"What the regulator's mirror confirms: {url}/mirrors"
     )

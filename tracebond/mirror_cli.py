@@ -1,5 +1,6 @@
 """``tracebond mirror``: a regulator's or bank's own replay of the whole log."""
 
+import os
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ from tracebond.mirror_server import WitnessServer
 from tracebond.parts import open_parts
 from tracebond.settings import load_settings
 
+STDIN = 0
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _MIRROR_DATA = click.option(
@@ -45,6 +47,7 @@ _NAME = click.option("--name", help="Name of the verifier key, such as mirror.re
 @click.option("--once", is_flag=True, help="One round, then end: 0 the log agrees, 1 it is refused, 3 a part is away.")
 @click.option("--every", default=EVERY_S, show_default=True, type=click.FloatRange(0.2), help="Seconds between rounds.")
 @click.option("--listen", help="HOST:PORT for POST /add-checkpoint (C2SP tlog-witness).")
+@click.option("--with-parent", is_flag=True, help="End when standard input closes (for supervisors).")
 @click.pass_context
 def mirror(
     ctx: click.Context,
@@ -58,6 +61,7 @@ def mirror(
     once: bool,
     every: float,
     listen: str | None,
+    with_parent: bool,
 ) -> None:
     """Replay an operator's whole log by yourself, and cosign what agrees.
 
@@ -80,7 +84,8 @@ def mirror(
     folder = Folder(data, name)
     try:
         address = Address(url, rpc, log_contract.lower(), log_id, frozenset(one.lower() for one in earlier))
-        sys.exit(_mirror(folder, address, is_once=once, every_s=every, listen=listen))
+        stop = _stop_event(with_parent=with_parent)
+        sys.exit(_mirror(folder, address, is_once=once, every_s=every, listen=listen, stop=stop))
     finally:
         folder.close()
 
@@ -168,10 +173,25 @@ def status(data: Path) -> None:
     sys.exit(0 if held is None else 1)
 
 
-def _mirror(folder: Folder, address: Address, *, is_once: bool, every_s: float, listen: str | None) -> int:
+def _stop_event(*, with_parent: bool) -> threading.Event:
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda number, frame: stop.set())
+
+    def follow_parent() -> None:
+        # The descriptor itself: a thread that holds Python's buffered reader would block the interpreter's end.
+        while os.read(STDIN, 1_024):
+            pass
+        stop.set()
+
+    if with_parent:
+        threading.Thread(target=follow_parent, name="parent", daemon=True).start()
+    return stop
+
+
+def _mirror(
+    folder: Folder, address: Address, *, is_once: bool, every_s: float, listen: str | None, stop: threading.Event
+) -> int:
     made = folder.mirror(address)
     server = None
     if listen is not None:

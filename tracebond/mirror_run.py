@@ -27,6 +27,7 @@ BACK_OFF_S_MAX = 30.0
 PROGRESS_S = 0.5
 NAME = "name"
 EXIT_REFUSED = 1
+WAITED_FOR = ("not_registered",)
 
 Say = Callable[[str], None]
 
@@ -127,7 +128,7 @@ class Progress:
         now = time.monotonic()
         if self._from is None:
             self._from, self._started = done, now
-        if now - self._last < PROGRESS_S:
+        if now - self._last < PROGRESS_S or done == target:
             return
         self._last = now
         rate = (done - self._from) / max(0.001, now - self._started)
@@ -148,8 +149,9 @@ def run(
         try:
             made = mirror.round(int(time.time()), Progress(progress))
             pause = every_s
-        except Unavailable as error:
-            if is_once:
+        except (Unavailable, Rejected) as error:
+            # A mirror that waits to be registered, or that the operator shut out, asks again; all else is for a person.
+            if is_once or (error.code not in WAITED_FOR and not isinstance(error, Unavailable)):
                 raise
             pause = min(pause * 2, BACK_OFF_S_MAX)
             words = f"waiting: {error.message}"
