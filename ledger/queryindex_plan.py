@@ -25,18 +25,23 @@ class Driver:
 
     Attributes:
         is_small: it is short enough to be listed whole.
+        first, last: bounds of the event's key.
     """
 
     terms: frozenset[int]
     numbers: tuple[Any, ...]
     is_small: bool
+    first: int
+    last: int
 
     def events(self, tx: Tx, limit: int) -> list[int]:
-        """The distinct events of the list."""
+        """The distinct events of the list within its bounds."""
         if self.numbers:
             query = sa.select(query_numbers.c.ev).where(*self.numbers)
         else:
-            query = sa.select(query_postings.c.ev).where(query_postings.c.term.in_(sorted(self.terms)))
+            ev = query_postings.c.ev
+            query = sa.select(ev).where(query_postings.c.term.in_(sorted(self.terms)))
+            query = query.where(ev >= self.first, ev <= self.last)
         return sorted(set(tx.execute(query.limit(limit)).scalars()))
 
 
@@ -89,17 +94,19 @@ class Plan:
     def driver(self, tx: Tx, limit: int) -> Driver | None:
         """The list to begin with; None when no list is better than the events themselves."""
         best: tuple[int, Driver] | None = None
+        within = (query_postings.c.ev >= self.first, query_postings.c.ev <= self.last)
         for group in self.groups:
-            size = _size(tx, sa.select(sa.literal(1)).where(query_postings.c.term.in_(sorted(group))), limit)
+            listed = sa.select(sa.literal(1)).where(query_postings.c.term.in_(sorted(group)), *within)
+            size = _size(tx, listed, limit)
             if best is None or size < best[0]:
-                best = (size, Driver(group, (), size <= limit))
+                best = (size, Driver(group, (), size <= limit, self.first, self.last))
             if size <= _ENOUGH:
                 break
         if best is None or best[0] > _ENOUGH:
             for numbers in self.numbers:
                 size = _size(tx, sa.select(sa.literal(1)).where(*numbers), limit)
                 if size <= limit and (best is None or size < best[0]):
-                    best = (size, Driver(frozenset(), numbers, is_small=True))
+                    best = (size, Driver(frozenset(), numbers, True, self.first, self.last))
         return None if best is None else best[1]
 
 
@@ -123,6 +130,8 @@ def make_plan(tx: Tx, query: Query, top: int) -> Plan | None:
     for condition in query.conditions:
         if isinstance(condition, Compared):
             plan = _compared(plan, condition)
+            continue
+        if condition.is_open:
             continue
         kinds = _kinds(condition)
         if kinds is None:

@@ -25,11 +25,13 @@ class AnyOf:
     Attributes:
         stems: for each prefix the terms under which the index lists a superset of what it matches; a class prefix has
             none, it is expanded from the classes that the index knows.
+        is_open: the index lists no superset; the events themselves have to be read.
     """
 
     terms: frozenset[str]
     prefixes: tuple[str, ...] = ()
     stems: frozenset[str] = frozenset()
+    is_open: bool = False
 
     def holds(self, facts: Facts) -> bool:
         """Whether the event fulfils it."""

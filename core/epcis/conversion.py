@@ -68,7 +68,7 @@ def base_unit(uom: str) -> str:
     return f"uom:{uom}" if scale is None else scale.base
 
 
-def in_base_unit(value: Decimal | int, uom: str) -> Fraction:
+def in_base_unit(value: Decimal | int | Fraction, uom: str) -> Fraction:
     """A measured value in the base unit of its quantity, without rounding.
 
     Args:
