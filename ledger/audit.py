@@ -1,73 +1,37 @@
 """The audit: everything recomputed from stored bytes and compared with tiles, checkpoints and the chain."""
 
-import json
+import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from core.canonical import b64u, sha256
-from core.crypto import Ed25519Public
+from core.canonical import b64u, parse_json, sha256, unb64u
+from core.crypto import Ed25519Public, thumbprint
 from core.errors import Rejected, TracebondError
-from core.merkle import Frontier, leaf_hash, node_hash
-from core.message import EventItem, assemble, items_root, read_entry
+from core.merkle import Frontier, leaf_hash
+from core.message import Signed, assemble, read_entry
 from core.notes import Verifier, open_note, read_checkpoint
-from core.prefixmap import map_key
-from core.records import StateLeaf, read_record, read_state_leaf
+from core.receipts import PROMISE_S
+from core.records import Record, StateLeaf, read_record, read_state_leaf
+from ledger import audit_memory, tiles
+from ledger.audit_findings import Chain, Finding, Progress
+from ledger.audit_memory import Point
+from ledger.audit_read import TileCheck, items_disclosed, items_fit, leaf_tiles, read_part
+from ledger.audit_register import Register
+from ledger.audit_sequence import Sequences
 from ledger.auditkeys import AuditedKeys
 from ledger.database import Database, Tx
 from ledger.flatmap import ItemMap
-from ledger.itemmap import message_steps, record_steps
-from ledger.store import join_items, split_disclosures, split_items
-from ledger.tables import (
-    MESSAGE,
-    RECORD,
-    STATE,
-    checkpoints,
-    disclosures,
-    entries,
-    keys,
-    messages,
-    records,
-    tiles,
-    waiting,
-)
+from ledger.itemmap import message_steps, open_map, record_steps
+from ledger.store import split_disclosures
+from ledger.tables import MESSAGE, RECORD, STATE, checkpoints, entries, keys, messages, records, waiting
 
 PART = 1_000
 FINDINGS_MAX = 1_000
-WIDTH = 256
+SAMPLES = 256
 
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not as it must be, and which record it is.
-
-    Attributes:
-        code: stable word for programs.
-        message: a sentence for people.
-        leaf: leaf index, None when it is not about one.
-        since_size: size of the first checkpoint that fixed the leaf; what it says now differs from then.
-    """
-
-    code: str
-    message: str
-    leaf: int | None = None
-    message_id: str | None = None
-    org: str | None = None
-    device: str | None = None
-    seq: int | None = None
-    since_size: int | None = None
-    since_time_s: int | None = None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the audit has come."""
-
-    leaves: int
-    size: int
-    findings: int
+__all__ = ["Chain", "Finding", "Progress", "audit"]
 
 
 def audit(
@@ -76,28 +40,41 @@ def audit(
     origin: str,
     checkpoint_key: Ed25519Public,
     anchored: Sequence[int] = (),
-    root_at: Callable[[int], bytes | None] | None = None,
-    tip: int | None = None,
+    chain: Chain | None = None,
+    promise_s: Callable[[int], int] = lambda accepted_s: PROMISE_S,
+    is_full: bool = True,
+    chance: random.Random | None = None,
+    now_s: int = 0,
 ) -> Iterator[Finding | Progress]:
-    """Check the whole log; yields findings as they are made, and progress every 1,000 leaves.
+    """Check the log; yields findings as they are made, and progress every 1,000 leaves.
+
+    A full run checks every leaf. Otherwise it goes on behind the last point that an audit without findings reached:
+    that point is held against tiles, checkpoint and chain, the rows before it are counted, and a sample of them is
+    read back; a change of another row there is found by the next full run (and by whoever reads that row).
 
     Args:
         origin: the log's origin line, which is also the checkpoint key's name.
         anchored: sizes whose root the chain must hold (final anchors).
-        root_at: asks the chain for the root at a size.
-        tip: the newest size on the chain, when it is known; a database with fewer leaves was set back.
+        promise_s: what a receipt given at that second promises.
+        chance: chooses the sample; needed unless ``is_full``.
+        now_s: unix seconds, noted beside the point that is remembered.
     """
     verifier = Verifier(origin, checkpoint_key)
+    count = 0
     with database.reading() as tx:
-        work = _Audit(tx, verifier, origin, frozenset(anchored), root_at)
-        count = 0
-        for one in work.run(tip):
+        point = None if is_full or chance is None else audit_memory.newest(tx)
+        work = _Audit(tx, verifier, origin, frozenset(anchored), chain, promise_s, point, chance)
+        for one in work.run():
             yield one
             if isinstance(one, Finding):
                 count += 1
                 if count >= FINDINGS_MAX:
                     yield Finding("too_many", f"{FINDINGS_MAX} findings; the audit stops here.")
                     return
+        reached = work.reached(kind="full" if point is None else "incremental", now_s=now_s)
+    if not count and reached is not None:
+        with database.transaction() as tx:
+            audit_memory.remember(tx, reached)
 
 
 class _Audit:
@@ -109,36 +86,110 @@ class _Audit:
         verifier: Verifier,
         origin: str,
         anchored: frozenset[int],
-        root_at: Callable[[int], bytes | None] | None,
+        chain: Chain | None,
+        promise_s: Callable[[int], int],
+        point: Point | None,
+        chance: random.Random | None,
     ) -> None:
+        tiles.forget(tx)
         self._tx = tx
         self._verifier = verifier
         self._origin = origin
-        self._anchored = anchored
-        self._root_at = root_at
-        self._frontier = Frontier()
-        self._map = ItemMap()
-        self._keys = AuditedKeys()
-        self._tiles = _TileCheck(tx)
-        self._last: StateLeaf | None = None
-        self._checkpoints = tx.execute(sa.select(checkpoints).order_by(checkpoints.c.size)).all()
-        self._key_rows = {row.key_no: row for row in tx.execute(sa.select(keys))}
+        self._chain = chain
+        self._anchored = anchored | ({chain.tip} if chain is not None and chain.tip else set())
+        self._chance = chance
         self._found: list[Finding] = []
         self._total = 0
+        self._last: StateLeaf | None = None
+        self._problems: list[tuple[str, str]] = []
+        if point is not None:
+            self._problems = audit_memory.problems(tx, point, verifier, origin)
+        self._point = None if self._problems else point
+        if self._point is not None:
+            self._last = audit_memory.state_at(tx, self._point)
+        self._start = self._point.size if self._point is not None else 0
+        root = self._point.root if self._point is not None else b""
+        self._frontier = self._point.frontier if self._point is not None else Frontier()
+        self._keys = AuditedKeys(tx, origin, self._start, root)
+        self._tiles = TileCheck(tx, self._start)
+        self._checkpoints = tx.execute(
+            sa.select(checkpoints).where(checkpoints.c.size > self._start).order_by(checkpoints.c.size)
+        ).all()
+        self._key_rows = {row.key_no: row for row in tx.execute(sa.select(keys))}
+        self._register = Register(tx, self._start)
+        self._sequences = Sequences(tx, self._start, promise_s, self._report)
+        self._arrival = self._point.arrival if self._point is not None else -1
+        self._map = self._open_map()
 
-    def run(self, tip: int | None) -> Iterator[Finding | Progress]:
-        size = self._checkpoints[-1].size if self._checkpoints else 0
-        if tip is not None and tip > size:
-            yield Finding("behind_chain", f"The chain knows {tip} leaves, this database {size}: it was set back.")
-        for start in range(0, size, PART):
+    def _open_map(self) -> ItemMap:
+        if self._point is None:
+            return ItemMap()
+        found = open_map(self._tx, self._start)
+        if found.root() != self._point.map_root:
+            self._problems.append(("map_differs", "The item map kept between runs is not the one audited before."))
+        return found
+
+    @property
+    def _size(self) -> int:
+        return self._checkpoints[-1].size if self._checkpoints else self._start
+
+    def run(self) -> Iterator[Finding | Progress]:
+        """Findings and progress."""
+        size = self._size
+        for code, text in self._problems:
+            self._report(None, code, text)
+        tip = self._chain.tip if self._chain is not None else 0
+        if tip > size:
+            self._report(None, "behind_chain", f"The chain knows {tip} leaves, this database {size}: it was set back.")
+        if self._point is not None:
+            self._behind(self._point)
+        yield from self._drain()
+        for start in range(self._start, size, PART):
             end = min(size, start + PART)
             self._part(start, end)
             yield from self._drain()
-            yield Progress(end, size, self._total)
+            yield Progress(end, size, self._total, self._start)
         self._tiles.finish()
         self._found += [self._at(leaf, code, text) for leaf, code, text in self._tiles.findings]
         self._store(size)
+        for leaf, text in self._register.finish():
+            self._report(leaf, "register_differs", text)
+        self._sequences.finish()
         yield from self._drain()
+        if size == self._start:
+            yield Progress(size, size, self._total, self._start)
+
+    def reached(self, *, kind: str, now_s: int) -> Point | None:
+        """The point to remember after a run without findings."""
+        size = self._frontier.size
+        if size == 0:
+            return None
+        return Point(size, self._frontier.root(), self._map.root(), self._frontier, self._arrival, kind, now_s)
+
+    def _behind(self, point: Point) -> None:
+        """What was audited before: the chain's root of it, its rows by number, and a sample of them by content."""
+        if self._chain is not None and 0 < self._chain.tip <= point.size:
+            self._compare_behind(self._chain, point)
+        for code, text in audit_memory.counted(self._tx, point):
+            self._report(None, code, text)
+        chance = self._chance or random.Random(0)
+        sample = sorted({chance.randrange(point.size) for _ in range(SAMPLES)})
+        for leaf, code, text in audit_memory.sampled(self._tx, point, sample):
+            self._report(leaf, code, text)
+        for leaf in sample:
+            kind, row = read_part(self._tx, leaf, leaf + 1).get(leaf, (0, None))
+            try:
+                signed = read_entry(bytes(row.jwt)) if kind == MESSAGE else None
+            except TracebondError:
+                continue
+            if signed is not None:
+                self._message_row(leaf, row, signed)
+
+    def _compare_behind(self, chain: Chain, point: Point) -> None:
+        found, own = chain.root_at(chain.tip), tiles.root(self._tx, chain.tip)
+        if found != own:
+            text = f"The chain holds another root at size {chain.tip} than the tiles give."
+            self._report(chain.tip - 1, "anchor_differs", text)
 
     def _drain(self) -> Iterator[Finding]:
         self._total += len(self._found)
@@ -164,8 +215,8 @@ class _Audit:
         self._found.append(self._at(leaf, code, text, row))
 
     def _part(self, start: int, end: int) -> None:
-        stored = _read(self._tx, start, end)
-        hashes = _leaf_tiles(self._tx, start, end)
+        stored = read_part(self._tx, start, end)
+        hashes = leaf_tiles(self._tx, start, end)
         for leaf in range(start, end):
             kind, row = stored.get(leaf, (0, None))
             tile_hash = hashes.get(leaf)
@@ -219,18 +270,26 @@ class _Audit:
         why = "its key is unknown" if known is None else self._keys.check_message(jwt, signed, known)
         if why is not None:
             self._report(leaf, "bad_signature", f"The message at leaf {leaf} is not authentic: {why}.", row)
+        items = self._message_row(leaf, row, signed)
+        self._sequences.message(leaf, row, signed)
+        self._arrival = max(self._arrival, row.arrival)
+        self._steps(leaf, hashed, device, items)
+        return hashed
+
+    def _message_row(self, leaf: int, row: Any, signed: Signed) -> bytes:
+        """What is kept beside a message: its columns, item list and disclosures; gives the list to go on with."""
+        items = bytes(row._mapping["items"])
         columns = (signed.id, signed.seq, signed.prev, len(signed.clear))
         noted = (bytes(row.id), row.seq, None if row.prev is None else bytes(row.prev), row.event_count)
         if columns != noted:
             self._report(
                 leaf, "row_differs", f"What is noted beside the message at leaf {leaf} is not what it says.", row
             )
-        if not _items_fit(items, bytes(row.item_ids), signed.clear):
+        if not items_fit(items, bytes(row.item_ids), signed.clear):
             self._report(leaf, "item_list_differs", f"The item list stored for leaf {leaf} is not the signed one.", row)
-            items = _items_disclosed(jwt, row.texts) or items
-        self._disclosures(leaf, row, jwt, signed.clear)
-        self._steps(leaf, hashed, device, items)
-        return hashed
+            items = items_disclosed(signed.jwt, row.texts) or items
+        self._disclosures(leaf, row, signed.jwt, signed.clear)
+        return items
 
     def _steps(self, leaf: int, hashed: bytes, device: bytes, items: bytes) -> None:
         try:
@@ -255,13 +314,21 @@ class _Audit:
                 return
             missing = len(event["_sd"]) - len(shown)
             is_whole &= missing == 0
-            if missing > self._keys.erased(leaf, number, self._tx):
+            erased = self._keys.erased(leaf, number)
+            if erased and erased & {_name_of(text) for text in lists[number]}:
+                text = f"What was erased of event {number} at leaf {leaf} is back."
+                self._report(leaf, "erasure_undone", text, row)
+            if missing > len(erased):
                 text = f"{missing} disclosures of event {number} at leaf {leaf} are gone and no erasure says so."
                 self._report(leaf, "disclosure_missing", text, row)
                 return
         if len(digests) != len(clear):
             self._report(leaf, "disclosure_differs", f"The disclosures of leaf {leaf} cannot be read.", row)
         elif is_whole:
+            length = len(jwt) + 1 + sum(len(text) + 1 for texts in lists for text in texts)
+            if length != row.publish_bytes:
+                text = f"The publish at leaf {leaf} had another length than is noted beside it."
+                self._report(leaf, "row_differs", text, row)
             try:
                 assemble(read_entry(jwt, [text for texts in lists for text in texts]))
             except Rejected as error:
@@ -278,10 +345,30 @@ class _Audit:
         why = self._keys.check_record(record)
         if why is not None:
             self._report(leaf, "bad_signature", f"The record {record.t} at leaf {leaf} is not authentic: {why}.")
-        if (bytes(row.id), row._mapping["t"], row.org) != (record.id, record.t, record.payload["org"]):
+        subject = record.payload.get("kid") if record.t != "org" else thumbprint(record.payload["jwk"])
+        once = f"{record.t}:{subject}" if record.t in ("key", "end") else None
+        noted = (bytes(row.id), row._mapping["t"], row.org, row.once, row.subject_kid)
+        if noted != (record.id, record.t, record.payload["org"], once, subject):
             self._report(leaf, "row_differs", f"What is noted beside the record at leaf {leaf} is not what it says.")
+        for text in self._register.record(leaf, record):
+            self._report(leaf, "register_differs", text)
+        self._organisation(leaf, record)
+        self._sequences.record(record)
+        self._arrival = max(self._arrival, row.arrival)
         self._map.apply(record_steps(leaf, hashed, record.payload, self._keys.iss_of))
         return hashed
+
+    def _organisation(self, leaf: int, record: Record) -> None:
+        """An ``org`` record says what the registry on the chain says."""
+        ask = self._chain.organisation_at if self._chain is not None else None
+        if record.t != "org" or ask is None:
+            return
+        payload = record.payload
+        found = ask(payload["org"], payload["version"])
+        said = (unb64u(thumbprint(payload["jwk"]), length=32), payload["account"], payload["roles"])
+        if found is None or (found[0], found[1].lower(), found[2]) != said or found[3] != payload["place"]["number"]:
+            text = f"The registry on the chain does not say what the org record at leaf {leaf} says."
+            self._report(leaf, "organisation_differs", text)
 
     def _state(self, leaf: int, row: Any, tile_hash: bytes | None) -> bytes:
         data = bytes(row.state)
@@ -316,6 +403,7 @@ class _Audit:
         wrong = [name for name, is_wrong in problems.items() if is_wrong]
         if wrong:
             self._report(leaf, "checkpoint_differs", f"The checkpoint of {size} has a wrong {', '.join(wrong)}.")
+        self._sequences.checkpoint(row)
         try:
             text, _ = open_note(row.note, [self._verifier])
             head = read_checkpoint(text)
@@ -329,9 +417,9 @@ class _Audit:
         self._anchor(size, root)
 
     def _anchor(self, size: int, root: bytes) -> None:
-        if size not in self._anchored or self._root_at is None:
+        if size not in self._anchored or self._chain is None:
             return
-        found = self._root_at(size)
+        found = self._chain.root_at(size)
         if found is None:
             self._report(size - 1, "anchor_missing", f"The chain holds no root at size {size}.")
         elif found != root:
@@ -340,7 +428,7 @@ class _Audit:
             )
 
     def _store(self, size: int) -> None:
-        """Every stored message and record is either logged or waiting."""
+        """Every stored message and record is either logged or waiting, and every anchored size has its checkpoint."""
         for table, name in ((messages, "message"), (records, "record")):
             query = (
                 sa.select(table.c.arrival, table.c.id)
@@ -348,6 +436,8 @@ class _Audit:
                 .outerjoin(waiting, waiting.c.arrival == table.c.arrival)
                 .where(entries.c.leaf.is_(None), waiting.c.arrival.is_(None))
             )
+            if self._point is not None:
+                query = query.where(table.c.arrival > self._point.arrival)
             for arrival, ident in self._tx.execute(query.limit(FINDINGS_MAX)):
                 self._report(
                     None, "not_logged", f"The {name} {b64u(bytes(ident))} (arrival {arrival}) never got a leaf."
@@ -355,103 +445,17 @@ class _Audit:
         beyond = self._tx.execute(sa.select(sa.func.count()).where(entries.c.leaf >= size)).scalar_one()
         if beyond:
             self._report(None, "row_differs", f"{beyond} entries stand beyond the last checkpoint.")
+        known = {row.size for row in self._checkpoints}
+        for anchored in sorted(self._anchored - known):
+            if self._start < anchored <= size:
+                text = f"No checkpoint of {anchored} is stored, and the chain holds an anchor of it."
+                self._report(anchored - 1, "checkpoint_missing", text)
 
 
-def _items_fit(items: bytes, item_ids: bytes, clear: Sequence[dict[str, Any]]) -> bool:
+def _name_of(text: str) -> str:
+    """The member that a disclosure shows; "" where it cannot be read."""
     try:
-        lists = split_items(items)
-        names = json.loads(item_ids)
-        fits = len(lists) == len(names) == len(clear)
-        for event, keys_of, ids in zip(clear, lists, names, strict=False):
-            named = [EventItem(key[0], name, key[1:]) for key, name in zip(keys_of, ids, strict=True)]
-            fits &= event["items"] == {"n": len(named), "root": b64u(items_root(named))}
-            fits &= all(map_key("item", item.id) == item.key for item in named)
-    except (ValueError, IndexError, TypeError, AttributeError):
-        return False
-    return fits
-
-
-def _items_disclosed(jwt: bytes, texts: Any) -> bytes | None:
-    """The item list as the disclosures give it, when they are whole and agree with the signed root."""
-    try:
-        shown = [text for event in split_disclosures(bytes(texts)) for text in event]
-        return join_items(assemble(read_entry(jwt, shown)).events)[0]
-    except (TracebondError, ValueError, TypeError):
-        return None
-
-
-class _TileCheck:
-    """Rebuilds all tiles from the leaf hashes and compares them with the stored ones."""
-
-    def __init__(self, tx: Tx) -> None:
-        self._tx = tx
-        self._levels: list[tuple[int, list[bytes]]] = []
-        self._spoilt: set[int] = set()
-        self.findings: list[tuple[int, str, str]] = []
-
-    def spoil(self, leaf: int) -> None:
-        """The hash in this leaf's tile is known to be the wrong one."""
-        self._spoilt.add(leaf)
-
-    def is_spoilt(self, leaf: int) -> bool:
-        return leaf in self._spoilt
-
-    def add(self, hashed: bytes, level: int = 0) -> None:
-        if level == len(self._levels):
-            self._levels.append((0, []))
-        number, row = self._levels[level]
-        row.append(hashed)
-        if len(row) == WIDTH:
-            self._compare(level, number, row)
-            self._levels[level] = (number + 1, [])
-            while len(row) > 1:
-                row = [node_hash(row[i], row[i + 1]) for i in range(0, len(row), 2)]
-            self.add(row[0], level + 1)
-
-    def finish(self) -> None:
-        for level, (number, row) in enumerate(self._levels):
-            if row:
-                self._compare(level, number, row)
-        expected = sum(number + (1 if row else 0) for number, row in self._levels)
-        if self._tx.execute(sa.select(sa.func.count()).select_from(tiles)).scalar_one() != expected:
-            self.findings.append((0, "tile_differs", f"There are other tiles than the {expected} that the log makes."))
-
-    def _compare(self, level: int, number: int, row: Sequence[bytes]) -> None:
-        query = sa.select(tiles.c.hashes).where(tiles.c.level == level, tiles.c.number == number)
-        stored = self._tx.execute(query).scalar_one_or_none()
-        if stored == b"".join(row):
-            return
-        width = WIDTH**level
-        first = number * WIDTH * width
-        if level == 0 and any(first <= leaf < first + WIDTH for leaf in self._spoilt):
-            return
-        self.findings.append(
-            (first, "tile_differs", f"Tile {level}/{number} is not what the leaves from {first} give.")
-        )
-
-
-def _read(tx: Tx, start: int, end: int) -> dict[int, tuple[int, Any]]:
-    within = entries.c.leaf.between(start, end - 1)
-    found: dict[int, tuple[int, Any]] = {}
-    query = sa.select(entries.c.leaf, messages, disclosures.c.texts)
-    query = query.join(messages, messages.c.arrival == entries.c.arrival)
-    query = query.outerjoin(disclosures, disclosures.c.arrival == messages.c.arrival)
-    for row in tx.execute(query.where(within, entries.c.kind == MESSAGE)):
-        found[row.leaf] = (MESSAGE, row)
-    query = sa.select(entries.c.leaf, records).join(records, records.c.arrival == entries.c.arrival)
-    for row in tx.execute(query.where(within, entries.c.kind == RECORD)):
-        found[row.leaf] = (RECORD, row)
-    states = sa.select(entries.c.leaf, checkpoints).join(checkpoints, checkpoints.c.size == entries.c.leaf + 1)
-    for row in tx.execute(states.where(within, entries.c.kind == STATE)):
-        found[row.leaf] = (STATE, row)
-    return found
-
-
-def _leaf_tiles(tx: Tx, start: int, end: int) -> dict[int, bytes]:
-    query = sa.select(tiles.c.number, tiles.c.hashes).where(tiles.c.level == 0)
-    query = query.where(tiles.c.number.between(start // WIDTH, (end - 1) // WIDTH))
-    found: dict[int, bytes] = {}
-    for number, hashes in tx.execute(query):
-        for index in range(len(hashes) // 32):
-            found[number * WIDTH + index] = bytes(hashes[32 * index : 32 * index + 32])
-    return found
+        value = parse_json(unb64u(text), bytes_max=len(text) + 4)
+        return str(value[1])
+    except (Rejected, IndexError, TypeError, KeyError):
+        return ""

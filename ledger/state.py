@@ -185,7 +185,7 @@ class _Book:
         changed = [name for name in self._states if name in self._facts or name in self._stored]
         for start in range(0, len(changed), _PART):
             self._tx.execute(item_states.delete().where(item_states.c.id.in_(changed[start : start + _PART])))
-        states = [_row(state) for name in changed if (state := self._states[name]) is not None]
+        states = [state_row(state) for name in changed if (state := self._states[name]) is not None]
         if states:
             self._tx.execute(item_states.insert(), states)
 
@@ -253,7 +253,8 @@ def _state(row: Any) -> ItemState:
     return ItemState(last=When(row.last_ms, row.last_leaf, row.last_event), sensors=json.loads(row.sensors), **same)
 
 
-def _row(state: ItemState) -> dict[str, Any]:
+def state_row(state: ItemState) -> dict[str, Any]:
+    """The state as a row of ``item_states``."""
     row = {name: getattr(state, name) for name in _SAME}
     row |= {"last_ms": state.last.device_ms, "last_leaf": state.last.leaf, "last_event": state.last.event}
     return row | {"sensors": json.dumps(state.sensors, ensure_ascii=False, separators=(",", ":"))}

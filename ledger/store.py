@@ -13,6 +13,7 @@ from core.errors import Rejected
 from core.message import Message, MessageEvent
 from core.records import BY_OPERATOR, Record, open_record, read_record
 from ledger.database import Tx, is_sqlite, raw
+from ledger.erasure_request import check_request
 from ledger.keys import has_operator, key_numbers, operator_by_kid, org_info, store_end
 from ledger.tables import MESSAGE, RECORD, counters, disclosures, facts, key_ends, messages, records, waiting
 
@@ -131,6 +132,8 @@ def admit_record(tx: Tx, data: bytes, *, now_ms: int) -> Admission:
         if bound is not None and payload[name] != bound:
             raise Rejected(f"The record names another {name} than {bound}.", code="wrong_log", pointer=f"/{name}")
     open_record(data, _signer(tx, record))
+    if record.t == "erasure":
+        _check_owner(tx, record)
     once = _once(tx, record)
     arrival = next_arrivals(tx, 1)[0]
     subject = thumbprint(payload["jwk"]) if record.t == "org" else payload.get("kid")
@@ -316,6 +319,14 @@ def _signer(tx: Tx, record: Record) -> P256Public:
     if info is None or info.kid != kid:
         raise Rejected("This is not the organisation's record-signing key.", code="unknown_signer", pointer="/org")
     return info.public
+
+
+def _check_owner(tx: Tx, record: Record) -> None:
+    # The operator alone erases nothing: the owner's own signature stands inside.
+    info = org_info(tx, record.payload["org"])
+    if info is None:
+        raise Rejected("The owner of the data has no org record.", code="unknown_signer", pointer="/org")
+    check_request(record.payload, info.public)
 
 
 def _once(tx: Tx, record: Record) -> str | None:

@@ -5,14 +5,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from core.canonical import b64u
+from core.canonical import b64u, sha256
+from core.records import common
 from ledger import audit, log, store, tables
 from ledger.database import Database
+from ledger.erasure_request import sign_request
 from tests.ledger.test_log import tamper, without_triggers
-from tests.ledger.world import LOG, MAKER, World, packed, seen, sgtin, sscc
+from tests.ledger.world import AUD, LOG, MAKER, OPERATOR, World, packed, seen, sgtin, sscc
 
 
-def findings(world: World, **options: Any) -> list[audit.Finding]:
+def findings(world: World, *, tip: int = 0, root_at: Any = None, **options: Any) -> list[audit.Finding]:
+    if root_at is not None:
+        options["chain"] = audit.Chain(root_at, tip)
     found = audit.audit(world.database, origin=LOG, checkpoint_key=world.checkpoint_key.public, **options)
     return [one for one in found if isinstance(one, audit.Finding)]
 
@@ -155,10 +159,6 @@ def test_a_deleted_row_is_named(database: Database, table: str) -> None:
 
 
 def test_disclosures_that_an_erasure_took_out_are_no_finding_and_others_are(database: Database) -> None:
-    from core.canonical import sha256
-    from core.records import common
-    from tests.ledger.world import AUD, OPERATOR
-
     world, sent = lived(database)
     signed = sent[0].signed.disclosures[0]
     with database.reading() as tx:
@@ -171,7 +171,9 @@ def test_disclosures_that_an_erasure_took_out_are_no_finding_and_others_are(data
             tx, arrival, event=0, digests=[signed[0].digest], digest_of=lambda text: b64u(sha256(text.encode()))
         )
     before = findings(world)
-    owner = {"jws": "x", "items": [b64u(item.key) for item in sent[0].events[0].items]}
+    asked = {"leaf": leaf, "event": 0, "names": [signed[0].name], "message": b64u(sent[0].id), "reason": "a person"}
+    jws = sign_request(world.orgs[MAKER], aud=AUD, log=LOG, org=MAKER, iat=world.now, **asked)
+    owner = {"jws": jws, "items": [b64u(item.key) for item in sent[0].events[0].items]}
     payload = common(t="erasure", aud=AUD, log=LOG, org=MAKER, iat=world.now)
     payload |= {"leaf": leaf, "event": 0, "names": [signed[0].name], "owner": owner}
     world.record(payload, signer=OPERATOR)
