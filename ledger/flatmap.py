@@ -12,14 +12,14 @@ that its cost stays logarithmic.
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.prefixmap import EMPTY, MapProof
 from ledger import mapbuckets
-from ledger.mapbuckets import CROWD, OUT, ROW, Bucket, Crowd, NewTail, full_row
+from ledger.mapbuckets import CROWD, OUT, ROW, Bucket, Crowd, NewTail
 
 # One pair of children as it is hashed: 0x03, left, right. Node n stands in pair n >> 1.
 PAIR = 65
@@ -204,6 +204,7 @@ class ItemMap:
 
     def _set_roots(self, touched: Sequence[int]) -> None:
         depth, buckets, root = self._depth, self._buckets, mapbuckets.root
+        place, mask = depth >> 3, 0x80 >> (depth & 7)
         roots: list[bytes] = []
         kinds = bytearray()
         for index in touched:
@@ -215,9 +216,16 @@ class ItemMap:
             size = len(bucket)
             if size == ROW:
                 roots.append(bucket[OUT:])
+                kinds.append(1)
+            elif size == 2 * ROW and (bucket[place] ^ bucket[ROW + place]) & mask:
+                roots.append(sha256(b"\x03" + bucket[OUT:ROW] + bucket[ROW + OUT :]).digest())
+                kinds.append(2)
+            elif size:
+                roots.append(root(bucket, 0, size, depth))
+                kinds.append(2)
             else:
-                roots.append(root(bucket, 0, size, depth) if size else EMPTY)
-            kinds.append(min(2, size // ROW))
+                roots.append(EMPTY)
+                kinds.append(0)
         nodes = np.array(touched, dtype=np.int64) + (1 << self._depth)
         self._places[nodes >> 1, nodes & 1] = np.frombuffer(b"".join(roots), dtype=np.uint8).reshape(-1, 32)
         self._kinds[nodes] = np.frombuffer(kinds, dtype=np.uint8)
@@ -280,8 +288,9 @@ class ItemMap:
         if not rows:
             return
         indexes = self._indexes([row[:32] for row in rows])
-        blob = b"".join([full_row(row) for row in rows])
-        starts = [0, *[at for at in range(1, len(rows)) if indexes[at] != indexes[at - 1]], len(rows)]
+        leaves = [sha256(b"\x02" + row[:32] + sha256(b"\x04" + row[32:]).digest()).digest() for row in rows]
+        blob = b"".join(chain.from_iterable(zip(rows, leaves, strict=True)))
+        starts = [0, *(np.flatnonzero(np.diff(indexes)) + 1).tolist(), len(rows)]
         touched = [indexes[start] for start in starts[:-1]]
         for index, (start, end) in zip(touched, pairwise(starts), strict=True):
             bucket = blob[ROW * start : ROW * end]

@@ -6,10 +6,11 @@ not needed to step back to the last final anchor, are dropped. Counts only grow,
 free.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from core.errors import Broken, Conflict
@@ -18,6 +19,7 @@ from core.prefixmap import MapProof
 from core.records import read_record, record_keys
 from ledger.database import Tx
 from ledger.flatmap import ItemMap, load
+from ledger.mapbuckets import OUT
 from ledger.store import split_items
 from ledger.tables import (
     MESSAGE,
@@ -37,6 +39,7 @@ CHUNKS = 1 << CHUNK_BITS
 CHUNKS_PER_CHECKPOINT_MAX = 64
 PROOF_SIZE = "proof_size"
 _PART = 2_000
+_CHUNKS_AT_ONCE = 64
 
 Step = tuple[bytes, list[bytes]]
 
@@ -225,46 +228,59 @@ def record_steps(
     return [(leaf.to_bytes(8) + bytes(4) + hashed, record_keys(payload, iss_of))]
 
 
+@dataclass(frozen=True)
+class _Delta:
+    """What one checkpoint changed: its 72-byte rows, where each chunk's begin, and (for undoing) what was before."""
+
+    size: int
+    rows: bytes
+    starts: list[int]
+    before: bytes
+
+
 def _from_snapshot(tx: Tx, size: int) -> ItemMap | None:
-    chunks = dict(tx.execute(sa.select(map_chunks.c.chunk, map_chunks.c.rows)).all())
-    query = sa.select(map_deltas.c.size, map_deltas.c.rows, map_deltas.c.before).order_by(map_deltas.c.size)
-    deltas: list[tuple[int, bytes, bytes]] = [(s, bytes(r), bytes(b)) for s, r, b in tx.execute(query)]
+    deltas: list[_Delta] = []
+    query = sa.select(map_deltas.c.size, map_deltas.c.rows).order_by(map_deltas.c.size)
+    for delta_size, rows in tx.execute(query):
+        words = np.frombuffer(rows, dtype=">u4")[:: OUT // 4] >> (32 - CHUNK_BITS)
+        starts = np.searchsorted(words, np.arange(CHUNKS + 1)).tolist()
+        before = b""
+        if delta_size > size:
+            undo = sa.select(map_deltas.c.before).where(map_deltas.c.size == delta_size)
+            before = bytes(tx.execute(undo).scalar_one())
+        deltas.append(_Delta(delta_size, bytes(rows), starts, before))
     later = tx.execute(sa.select(sa.func.count()).where(checkpoints.c.size > size)).scalar_one()
-    if later != sum(1 for delta in deltas if delta[0] > size):
+    if later != sum(1 for delta in deltas if delta.size > size):
         return None
-    total = sum(len(rows) for rows in chunks.values()) + sum(len(delta[1]) for delta in deltas)
-    parts = (_chunk_at(chunks.get(number, b""), number, deltas, size) for number in range(CHUNKS))
-    return load(parts, keys_max=total // 72)
+    count = tx.execute(sa.select(checkpoints.c.keys).where(checkpoints.c.size == size)).scalar_one()
+    return load(_chunks(tx, deltas, size), keys_max=count)
 
 
-def _chunk_at(chunk: bytes, number: int, deltas: Iterable[tuple[int, bytes, bytes]], size: int) -> list[bytes]:
-    held: dict[bytes, bytes] = {}
-    for start in range(0, len(chunk), 72):
-        held[chunk[start : start + 32]] = chunk[start + 32 : start + 72]
+def _chunks(tx: Tx, deltas: Sequence[_Delta], size: int) -> Iterator[list[bytes]]:
+    """The rows at ``size`` chunk by chunk; never more than a few chunks of the snapshot are held at once."""
+    for first in range(0, CHUNKS, _CHUNKS_AT_ONCE):
+        within = map_chunks.c.chunk.between(first, first + _CHUNKS_AT_ONCE - 1)
+        held = dict(tx.execute(sa.select(map_chunks.c.chunk, map_chunks.c.rows).where(within)).all())
+        for number in range(first, first + _CHUNKS_AT_ONCE):
+            yield _chunk_at(bytes(held.get(number, b"")), number, deltas, size)
+
+
+def _chunk_at(chunk: bytes, number: int, deltas: Sequence[_Delta], size: int) -> list[bytes]:
+    held = {chunk[at : at + 32]: chunk[at + 32 : at + OUT] for at in range(0, len(chunk), OUT)}
     undo: dict[bytes, bytes] = {}
-    for delta_size, rows, before in deltas:
-        view = _Rows(rows)
-        for index in range(bisect_left(view, number), bisect_left(view, number + 1)):
-            key, tail = rows[72 * index : 72 * index + 32], rows[72 * index + 32 : 72 * index + 72]
-            if key not in held or held[key][:8] < tail[:8]:
+    for delta in deltas:
+        rows = delta.rows
+        for index in range(delta.starts[number], delta.starts[number + 1]):
+            at = OUT * index
+            key, tail = rows[at : at + 32], rows[at + 32 : at + OUT]
+            old = held.get(key)
+            # Counts only grow and begin a tail, so the larger tail is the newer one.
+            if old is None or old < tail:
                 held[key] = tail
-            if delta_size > size:
-                undo.setdefault(key, before[40 * index : 40 * index + 40])
+            if delta.size > size:
+                undo.setdefault(key, delta.before[40 * index : 40 * index + 40])
     held |= undo
     return [key + held[key] for key in sorted(held) if held[key][:8] != bytes(8)]
-
-
-class _Rows:
-    """The chunk numbers of sorted 72-byte rows, for bisection."""
-
-    def __init__(self, rows: bytes) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows) // 72
-
-    def __getitem__(self, index: int) -> Any:
-        return int.from_bytes(self._rows[72 * index : 72 * index + 4]) >> (32 - CHUNK_BITS)
 
 
 __all__ = [
