@@ -252,7 +252,7 @@ def _from_snapshot(tx: Tx, size: int) -> ItemMap | None:
     later = tx.execute(sa.select(sa.func.count()).where(checkpoints.c.size > size)).scalar_one()
     if later != sum(1 for delta in deltas if delta.size > size):
         return None
-    count = tx.execute(sa.select(checkpoints.c.keys).where(checkpoints.c.size == size)).scalar_one()
+    count = tx.execute(sa.select(checkpoints.c["keys"]).where(checkpoints.c.size == size)).scalar_one()
     return load(_chunks(tx, deltas, size), keys_max=count)
 
 
