@@ -72,10 +72,12 @@ def record_quote(
 
     def act(call: Call) -> dict[str, Any]:
         row = {f"{name}_e6": int((value or 0) * 10**6) for name, value in values.items()}
+        own = (quotes.c.lender == actor.org) & (quotes.c.product == canonical(product))
+        earlier = tx.execute(sa.select(sa.func.coalesce(sa.func.max(quotes.c.number), 0)).where(own)).scalar_one()
         tx.execute(
             quotes.insert().values(
                 id=f"{actor.org}/{key}", lender=actor.org, product=canonical(product), category=category, unit=unit,
-                source=source, as_of=call.business_date, **row,
+                source=source, as_of=call.business_date, number=earlier + 1, **row,
             )
         )  # fmt: skip
         return {"quote": f"{actor.org}/{key}"}
@@ -275,7 +277,7 @@ def gather(
     lines = []
     for (product, lot), count in sorted(counts.items(), key=str):
         newest = sa.select(quotes).where(quotes.c.lender == lender, quotes.c.product == product)
-        quote = tx.execute(newest.order_by(quotes.c.as_of.desc(), quotes.c.id.desc()).limit(1)).one_or_none()
+        quote = tx.execute(newest.order_by(quotes.c.as_of.desc(), quotes.c.number.desc()).limit(1)).one_or_none()
         lines.append(_line(product, lot, count, row.place, evidence, quote))
     return {
         "amount": amount.text(), "tenor_days": tenor_days, "today": call.business_date.isoformat(),

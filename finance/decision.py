@@ -35,7 +35,7 @@ def decide(inputs: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
     Raises:
         Rejected: an input is malformed.
     """
-    amount = parse_money(inputs["amount"], pointer="amount")
+    amount = parse_money(inputs["amount"], pointer="amount", is_zero_allowed=True)
     exposure = parse_money(inputs["exposure"], is_zero_allowed=True) + amount
     grounds = Grounds.load(inputs["grounds"])
     trust = grounds.confidence(policy)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from core.errors import Conflict, Rejected
 from core.money import Money
-from finance.tables import accounts, entries, loans, postings, settings
+from finance.tables import accounts, entries, facilities, loans, postings, sales, settings
 from ledger.database import Tx
 
 LOANS: Final = "1303"
@@ -95,17 +95,21 @@ def trial_balance(tx: Tx, lender: str) -> dict[str, Money]:
 
 
 def control_differences(tx: Tx, lender: str) -> dict[str, Money]:
-    """Where the loans' own balances differ from their control accounts (V5); empty when the books agree."""
-    from finance.tables import facilities
-
+    """Where loans, margin cash and sales differ from their control accounts (V5); empty when the books agree."""
     query = (
         sa.select(sa.func.sum(loans.c.balance), sa.func.sum(loans.c.interest_due), sa.func.sum(loans.c.overpaid))
         .select_from(loans.join(facilities, facilities.c.id == loans.c.facility))
         .where(facilities.c.lender == lender, loans.c.state != "WRITTEN_OFF")
     )
     balance, interest, overpaid = (int(value or 0) for value in tx.execute(query).one())
+    mine = facilities.c.lender == lender
+    margin = tx.execute(sa.select(sa.func.sum(facilities.c.margin_cash)).where(mine)).scalar_one() or 0
+    sold = sa.select(sa.func.sum(sales.c.costs + sales.c.surplus)).select_from(
+        sales.join(facilities, facilities.c.id == sales.c.facility)
+    )
+    payable = overpaid + int(tx.execute(sold.where(mine)).scalar_one() or 0)
     books = trial_balance(tx, lender)
-    own = {LOANS: balance, RECEIVABLE: interest, PAYABLE: -overpaid}
+    own = {LOANS: balance, RECEIVABLE: interest, PAYABLE: -payable, MARGIN: -int(margin)}
     differences = {code: books.get(code, Money(0)) - Money(minor) for code, minor in own.items()}
     return {code: value for code, value in differences.items() if value.minor}
 

@@ -47,7 +47,25 @@ def reconcile(db: Database, ctx: Context, *, now: int) -> Steps:
     for pledge in open_pledges:
         with db.transaction() as tx:
             _pledge(tx, ctx, pledge, now, steps)
+    _free_sold(db, steps)
     return steps
+
+
+def _free_sold(db: Database, steps: Steps) -> None:
+    """Receipts whose goods were sold in enforcement go to the buyer once the settlement is final on the chain."""
+    query = (
+        sa.select(pledges.c.id)
+        .join(receipts, receipts.c.id == pledges.c.receipt)
+        .where(pledges.c.state == "REALISED", receipts.c.state == "PLEDGED")
+    )
+    with db.reading() as tx:
+        sold = list(tx.execute(query).scalars())
+    for pledge in sold:
+        with db.transaction() as tx:
+            row = tx.execute(sa.select(pledges).where(pledges.c.id == pledge).with_for_update()).one()
+            if row.chain_tx is not None and state_of(tx, row.chain_tx).state == "final":
+                _move_receipt(tx, row, "freed")
+                steps.moved.append(("receipt", bytes(row.receipt).hex(), "SEALED"))
 
 
 def compare(db: Database, ctx: Context) -> list[str]:

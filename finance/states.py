@@ -88,7 +88,8 @@ LOAN: Final[Table] = (
         ("REPAID", "reversal"): "ACTIVE",
         ("REPAID", "reversal_overdue"): "OVERDUE",
     }
-    | _any(("OVERDUE", "NON_ACCRUAL"), "default", "DEFAULTED")
+    # A facility's default makes all its loans due, those that perform too.
+    | _any(("ACTIVE", "OVERDUE", "NON_ACCRUAL"), "default", "DEFAULTED")
     | _any(("ACTIVE", "OVERDUE", "NON_ACCRUAL", "DEFAULTED"), "repaid", "REPAID")
     | _any(("ACTIVE", "OVERDUE", "NON_ACCRUAL", "DEFAULTED"), "overpaid", "OVERPAID")
 )

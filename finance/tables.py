@@ -97,6 +97,8 @@ quotes: Final = Table(
     Column("price_e6", _BIG, nullable=False),
     Column("cost_e6", _BIG, nullable=False),
     Column("median_e6", _BIG),
+    # The n-th quote of this product: the last one of a day counts.
+    Column("number", Integer, nullable=False),
     Index("fin_quotes_product", "lender", "product", "as_of"),
 )
 # Claims never exceed capacity: one atomic row update decides, and the check is the second wall.
@@ -183,6 +185,9 @@ facilities: Final = Table(
     Column("state", Text, nullable=False, index=True),
     Column("is_disputed", sa.Boolean, nullable=False),
     Column("version", Integer, nullable=False),
+    # Cash that the borrower put up on a margin call; it counts in the borrowing base (formula 7).
+    Column("margin_cash", _BIG, nullable=False, server_default="0"),
+    CheckConstraint("margin_cash >= 0", name="fin_facilities_margin"),
 )
 pledges: Final = Table(
     "fin_pledges",
@@ -270,6 +275,33 @@ payments: Final = Table(
     Column("loan", Text, nullable=False, index=True),
     Column("amount", _BIG, nullable=False),
     Column("allocation", Text, nullable=False),
+    Column("business_date", Date, nullable=False),
+)
+_OPEN_CALL = sa.text("state IN ('OPEN', 'NOTIFIED', 'PARTIALLY_CURED')")
+margin_calls: Final = Table(
+    "fin_margin_calls",
+    metadata,
+    _id(),
+    Column("facility", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("amount", _BIG, nullable=False),
+    Column("opened", Date, nullable=False),
+    Column("due", Date, nullable=False),
+    Column("recovered", Date),
+    Column("state", Text, nullable=False),
+    Column("base", Text, nullable=False),
+    Index("fin_margin_calls_one_open", "facility", unique=True, sqlite_where=_OPEN_CALL, postgresql_where=_OPEN_CALL),
+    CheckConstraint("amount > 0", name="fin_margin_calls_amount"),
+)
+sales: Final = Table(
+    "fin_sales",
+    metadata,
+    _id(),
+    Column("facility", Text, nullable=False, index=True),
+    Column("proceeds", _BIG, nullable=False),
+    Column("costs", _BIG, nullable=False),
+    Column("surplus", _BIG, nullable=False),
+    Column("bids", Text, nullable=False),
     Column("business_date", Date, nullable=False),
 )
 accounts: Final = Table(

@@ -241,7 +241,7 @@ def _goods(database: Database, context: Context) -> bytes:
         tx.execute(
             quotes.insert().values(
                 id="q", lender=_BANK, product=f"https://id.gs1.org/01/{_GTIN}", as_of=_DAY, category="infant_formula",
-                source="bench", unit="EA", price_e6=200_000_000, cost_e6=190_000_000, median_e6=200_000_000,
+                source="bench", unit="EA", price_e6=200_000_000, cost_e6=190_000_000, median_e6=200_000_000, number=1,
             )
         )  # fmt: skip
         tx.execute(
