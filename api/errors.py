@@ -20,6 +20,9 @@ PROBLEM_TYPE = "urn:tracebond:problem:"
 # Codes that say more than their family. Everything else: Rejected 422, Conflict 409, Unavailable 503, Broken 500.
 _STATUS_OF_CODE = {
     "too_large": 413,
+    "query_too_large": 413,
+    "query_too_complex": 413,
+    "uri_too_long": 414,
     "too_deep": 400,
     "bad_json": 400,
     "duplicate_key": 400,

@@ -33,6 +33,7 @@ class WebSettings:
     session_idle_s: int = 1_800
     session_life_s: int = 43_200
     mirror_keys: tuple[str, ...] = ()
+    webhook_private: bool = False
 
 
 @dataclass(frozen=True)

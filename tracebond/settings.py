@@ -53,6 +53,9 @@ class Settings(BaseSettings):
         0, ge=0, le=10_000, description="Blocks on top of a block that make it final; 0: the chain's finalized block."
     )
     secure_cookies: bool = Field(False, description="Send session cookies over https only.")
+    webhook_private: bool = Field(
+        False, description="Let subscriptions report to http, any port and private addresses: tests, closed networks."
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
 
     @field_validator("log_level")
