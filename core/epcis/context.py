@@ -82,6 +82,11 @@ def merged(outer: object, inner: object) -> object:
     return inner if outer is None else parts
 
 
+def declares(context: object, prefix: str) -> bool:
+    """Whether a context itself, not only the GS1 context that it may name, declares a prefix."""
+    return any(isinstance(part, Mapping) and prefix in part for part in _parts(context))
+
+
 def _within(found: Namespaces, context: object) -> Namespaces:
     return found if context is None else found.within(context)
 

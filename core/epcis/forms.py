@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
-from core.epcis.vocabulary import CBV, WEB_LISTS, local_name
+from core.epcis.vocabulary import CBV, WEB_LISTS, WORDS, local_name
 from core.errors import Rejected
 from core.identifiers import Identifier, parse
 
@@ -109,7 +109,7 @@ def cbv_term(term: str, field: str, form: CbvFormat) -> str:
     if form == "Never_Translates" and ":" in term and not term.startswith("cbv:"):
         return term
     word = local_name(term, field)
-    if ":" in word:
+    if word not in WORDS[field]:
         return term
     if form == "Always_URN":
         return f"urn:epcglobal:cbv:{_URN_LISTS[field]}:{word}"

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from core.epcis.checks import instant
-from core.epcis.context import Namespaces, namespaces
+from core.epcis.context import Namespaces, declares, namespaces
 from core.epcis.vocabulary import CBV, VOC, WEB_LISTS, local_name
 from core.errors import Rejected
 from core.identifiers import parse
@@ -48,7 +48,7 @@ class _Scope:
     @property
     def is_gs1_declared(self) -> bool:
         """Whether the document itself, not only the GS1 context, declares the prefix gs1."""
-        return any(_declares(context, "gs1") for context in self._contexts)
+        return any(declares(context, "gs1") for context in self._contexts)
 
     def is_ignored(self, iri: str) -> bool:
         """Whether the caller asked to leave this extension out."""
@@ -104,11 +104,6 @@ def event_hash(
     text = prehash(event, profile, context, ignored=ignored)
     digest = hashlib.new(ALGORITHMS[algorithm], text.encode("utf-8")).hexdigest()
     return f"ni:///{algorithm};{digest}?ver=CBV2.0"
-
-
-def _declares(context: object, prefix: str) -> bool:
-    parts = context if isinstance(context, list | tuple) else (context,)
-    return any(isinstance(part, Mapping) and prefix in part for part in parts)
 
 
 def _event_type(value: object) -> str:

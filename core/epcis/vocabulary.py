@@ -59,6 +59,13 @@ _WEB_ROOTS = (CBV, "http://ref.gs1.org/cbv/", "https://ns.gs1.org/cbv/", "http:/
 _VOC_ROOTS = (VOC, "http://gs1.org/voc/", "https://www.gs1.org/voc/", "http://www.gs1.org/voc/", "gs1:")
 
 
+# The words of each field, as ``local_name`` names the fields.
+WORDS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"bizStep": BIZ_STEPS, "disposition": DISPOSITIONS, "bizTransaction": BIZ_TRANSACTION_TYPES,
+     "sourceDest": SOURCE_DEST_TYPES, "reason": ERROR_REASONS, "component": COMPONENTS}
+)  # fmt: skip
+
+
 def local_name(term: str, field: str) -> str:
     """The bare word of a vocabulary term given bare, as a CURIE, a web URI or a CBV URN; any other term unchanged.
 

@@ -191,10 +191,17 @@ class _Writer:
         return {**sensor, "sensorReport": reports}
 
     def _attributes(self, element: _Element) -> dict[str, Any]:
-        return {
+        found = {
             self.name(iri, name): text if iri else _attribute(name, text)
             for (iri, name), text in element.attributes.items()
         }
+        if self._prefixes.get(vocabulary.VOC) == "gs1":
+            # Where the prefix is declared, the word alone says the same.
+            for name in ("type", "exception"):
+                word = str(found.get(name, "")).removeprefix("gs1:")
+                if word in vocabulary.MEASUREMENTS or word in vocabulary.SENSOR_ALERTS:
+                    found[name] = word
+        return found
 
     def _error(self, element: _Element) -> dict[str, Any]:
         declaration: dict[str, Any] = {}
@@ -241,7 +248,8 @@ def _persistent(element: _Element) -> dict[str, list[str]]:
 
 def _term(text: str, field_name: str) -> str:
     """The bare word that JSON uses for a term of the standard, any other term as it is."""
-    return vocabulary.local_name(text.strip(), field_name)
+    word = vocabulary.local_name(text.strip(), field_name)
+    return word if word in vocabulary.WORDS[field_name] else text.strip()
 
 
 def _attribute(name: str, text: str) -> Any:
@@ -254,6 +262,6 @@ def _attribute(name: str, text: str) -> Any:
     if name == "booleanValue" and text in ("true", "false", "1", "0"):
         return text in ("true", "1")
     if name in ("type", "exception"):
-        bare = text.removeprefix("gs1:").removeprefix(vocabulary.VOC)
+        bare = text.removeprefix(vocabulary.VOC)
         return bare if bare in vocabulary.MEASUREMENTS or bare in vocabulary.SENSOR_ALERTS else text
     return _term(text, "component") if name == "component" else text

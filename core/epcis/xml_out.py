@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
-from core.epcis.context import Namespaces, namespaces
+from core.epcis.context import Namespaces, declares, namespaces
 from core.epcis.forms import CbvFormat, cbv_term
 from core.epcis.items import EVENT_TYPES
 from core.epcis.vocabulary import MEASUREMENTS, SENSOR_ALERTS, VOC
@@ -76,6 +76,7 @@ class _Writer:
     def __init__(self, cbv_format: CbvFormat) -> None:
         self.declared: dict[str, str] = {}
         self._form = cbv_format
+        self._is_gs1_declared = False
         self._writers: Mapping[str, Callable[[str, Any, Namespaces], str]] = {
             **dict.fromkeys(("epcList", "childEPCs", "inputEPCList", "outputEPCList"), _epcs),
             **dict.fromkeys(("quantityList", "childQuantityList", "inputQuantityList", "outputQuantityList"), _amounts),
@@ -96,6 +97,7 @@ class _Writer:
         """One event element."""
         kind = str(event.get("type", "")).rpartition("/")[2] if "://" in str(event.get("type")) else event.get("type")
         spaces = namespaces(event.get("@context"))
+        self._is_gs1_declared = declares(event.get("@context"), "gs1")
         order = _ORDER.get(str(kind), _ALL)
         name = str(kind) if kind in EVENT_TYPES else self._name(str(kind), spaces)
         written: dict[str, str] = {}
@@ -202,6 +204,8 @@ class _Writer:
         if name in ("type", "exception"):
             if text in MEASUREMENTS or text in SENSOR_ALERTS:
                 return VOC + text
+            if text.startswith("gs1:") and self._is_gs1_declared:
+                self.declared.setdefault(VOC, "gs1")
             return text
         return cbv_term(text, "component", self._form) if name == "component" else text
 
