@@ -10,7 +10,7 @@ from contracts.chain import Chain, ChainReceipt, WrongChain, to_address
 from contracts.deploy import Deployment, check_deployment
 from core.errors import Broken, Conflict, Rejected
 from ledger.chain_alarms import clear_alarm
-from ledger.chain_tx_tables import chain_accounts, chain_tx, chain_tx_attempt, deployments
+from ledger.chain_tx_tables import anchors, chain_accounts, chain_tx, chain_tx_attempt, deployments
 from ledger.database import Database, Tx
 
 CALLDATA_BYTES_MAX = 128 * 1024
@@ -311,6 +311,28 @@ def lost_txs(tx: Tx, deployment: int, name: str) -> list[ChainTx]:
         chain_tx.c.deployment == deployment, chain_tx.c.account == name, chain_tx.c.state == "lost"
     )
     return [_chain_tx(row) for row in tx.execute(query.order_by(chain_tx.c.id))]
+
+
+def revive(tx: Tx, ident: int, *, now_ms: int) -> bool:
+    """Follow a chain_tx again that seemed lost and was mined after all: a node had hidden its receipt.
+
+    Its anchor waits again. One that was fixed in its place was never signed, since the account is halted: it goes.
+    """
+    if not move(tx, ident, before=("lost",), after="sent", now_ms=now_ms):
+        return False
+    row = tx.execute(sa.select(anchors).where(anchors.c.chain_tx == ident)).one_or_none()
+    if row is None or row.state != "failed":
+        return True
+    in_place = sa.select(anchors.c.id, anchors.c.chain_tx).where(
+        anchors.c.deployment == row.deployment,
+        anchors.c.state == "pending",
+        sa.or_(anchors.c.prev_size == row.prev_size, anchors.c.size == row.size),
+    )
+    for other in tx.execute(in_place).all():
+        move(tx, other.chain_tx, before=("queued",), after="reverted", now_ms=now_ms, reason="not the tip")
+        tx.execute(anchors.update().where(anchors.c.id == other.id).values(state="failed"))
+    tx.execute(anchors.update().where(anchors.c.id == row.id).values(state="pending"))
+    return True
 
 
 def restart_account(tx: Tx, deployment: int, name: str, *, nonce0: int, now_ms: int) -> int:

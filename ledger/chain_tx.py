@@ -7,6 +7,7 @@ receipts of the attempts that the database holds; sending the same bytes again d
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import rlp
 from eth_utils.crypto import keccak
 
 from contracts.chain import Chain, ChainReceipt, Fees, FeeTooLow, MaybeSent, NoFunds, Reverted
@@ -255,7 +256,7 @@ class ChainSender:
         if max_fee > self._settings.fee_cap_wei:
             self._alarm("fee_cap", one.account, f"Replacing chain_tx {one.id} would cost {max_fee} wei a gas.", now_ms)
             return None
-        gas = _gas_of(last.raw)
+        gas = int.from_bytes(rlp.decode(last.raw[1:])[4])
         with self._db.transaction() as tx:
             account = book.lock_account(tx, self._deployment, one.account)
             known = book.attempts_of(tx, [one.id])[one.id]
@@ -299,6 +300,8 @@ class ChainSender:
         with self._db.reading() as tx:
             known = book.accounts(tx, self._deployment)
         for account in known:
+            if account.is_halted:
+                self._watch_lost(account.name, report, now_ms)
             self._watch_nonce(account.name, account.address, report, now_ms)
 
     def _watch_nonce(self, name: str, address: str, report: StepReport, now_ms: int) -> None:
@@ -328,6 +331,17 @@ class ChainSender:
         for one in stolen:
             if one.nonce is not None and one.nonce < used_final and self._receipt(attempts[one.id]) is None:
                 self._set(report.lost, one, after="lost", now_ms=now_ms, reason="nonce used by another chain_tx")
+
+    def _watch_lost(self, name: str, report: StepReport, now_ms: int) -> None:
+        """A node that hides receipts makes ours look lost; when one shows up, it is followed again."""
+        with self._db.reading() as tx:
+            lost = book.lost_txs(tx, self._deployment, name)
+            attempts = book.attempts_of(tx, [one.id for one in lost])
+        for one in lost:
+            if self._receipt(attempts[one.id]) is not None:
+                with self._db.transaction() as tx:
+                    if book.revive(tx, one.id, now_ms=now_ms):
+                        report.back.append(one.id)
 
     def _all_ours(self, account: Account, now_ms: int) -> None:
         """Undo a false alarm: a node behind the others, or a reorganisation, made ours look like another's."""
@@ -472,7 +486,7 @@ def resume_account(db: Database, chain: Chain, name: str, *, now_ms: int) -> int
     if found:
         with db.transaction() as tx:
             for ident in found:
-                book.move(tx, ident, before=("lost",), after="sent", now_ms=now_ms)
+                book.revive(tx, ident, now_ms=now_ms)
         raise Conflict("A chain_tx that seemed lost was mined after all; wait.", code="not_settled")
     used = chain.nonce(account.address)
     if used != chain.nonce(account.address, chain.final_block_number()):
@@ -481,9 +495,3 @@ def resume_account(db: Database, chain: Chain, name: str, *, now_ms: int) -> int
         if book.open_txs(tx, deployment, account=name):
             raise Conflict("The account has chain_txs that are not final yet; wait.", code="not_settled")
         return book.restart_account(tx, deployment, name, nonce0=used, now_ms=now_ms)
-
-
-def _gas_of(raw: bytes) -> int:
-    import rlp
-
-    return int.from_bytes(rlp.decode(raw[1:])[4])

@@ -26,6 +26,7 @@ class RpcProxy:
         twice: hand each raw chain_tx on twice, give the second answer.
         status: answer HTTP with this status instead; so many times in ``status_left``.
         lie: (method, params, result) -> the result to give.
+        fault: method -> "down", "429", "500", "drop" (done, but not answered) or None, for each request anew.
     """
 
     def __init__(self, target: str) -> None:
@@ -38,6 +39,7 @@ class RpcProxy:
         self.status = 503
         self.status_left = 0
         self.lie: Lie | None = None
+        self.fault: Callable[[str], str | None] = lambda method: None
         self.least_bump_percent = 10
         self.calls: list[str] = []
         self._offers: dict[tuple[str, int], tuple[int, int]] = {}
@@ -74,7 +76,13 @@ class RpcProxy:
     def answer(self, request: Any) -> tuple[int, bytes] | None:
         method = request["method"]
         self.calls.append(method)
-        if self.down:
+        fault = self.fault(method)
+        if self.down or fault == "down":
+            return None
+        if fault in ("429", "500"):
+            return int(fault), b"{}"
+        if fault == "drop":
+            self._ask(request)
             return None
         if self.status_left > 0:
             self.status_left -= 1
