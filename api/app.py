@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import epcis, errors, home, items, machine, mirrors, resolver
+from api import epcis, errors, home, items, machine, mirrors, promises, resolver
 from api.auth import routes as auth_routes
 from api.consumer.scans import ScanBook
 from api.limits import BodyLimit, Methods, SecurityHeaders
@@ -36,6 +36,7 @@ def create_app(services: Services) -> FastAPI:
     routes = Routes(app)
     home.install(routes)
     mirrors.install(routes)
+    promises.install(routes)
     machine.install(routes)
     auth_routes.install(app, routes)
     install_consoles(routes)

@@ -171,11 +171,13 @@ def verify(
 
 @cli.command()
 @_data_option
-@click.option("--full", is_flag=True, help="Check everything; every run does so in this version.")
+@click.option("--full", is_flag=True, help="Check every leaf again, not only those behind the last clean run.")
 def audit(data: Path | None, full: bool) -> None:
-    """Recompute leaves, tree, map, sequences and anchors from stored bytes and compare them with the chain.
+    """Recompute leaves, tree, map, sequences, receipts and records from stored bytes; compare them with the chain.
 
-    Names every record that differs and exits 1; exits 0 when all agree.
+    Goes on where the last run without differences stopped; what was audited before is counted, held against the chain
+    and sampled. A change of a row back there is found by --full at the latest. Names every record that differs, since
+    when it is fixed, and exits 1; exits 0 when all agree.
     """
     from tracebond.audit import run_audit
 
@@ -212,10 +214,12 @@ def main() -> None:
     from tracebond.bench_cli import bench
     from tracebond.chain_cli import chain
     from tracebond.device_cli import device, org
+    from tracebond.erasure_cli import erasure
     from tracebond.finance_cli import finance
     from tracebond.log_cli import log
     from tracebond.mirror_cli import mirror
+    from tracebond.receipts_cli import receipts
 
-    for command in (bench, chain, device, finance, log, mirror, org):
+    for command in (bench, chain, device, finance, log, mirror, org, erasure, receipts):
         cli.add_command(command)
     cli(prog_name="tracebond")
