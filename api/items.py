@@ -1,70 +1,159 @@
-"""The JSON of an item, its state, journey and contents, and its proof bundle."""
+"""The JSON of an item, its state, journey and contents as of any time, its trace, and its proof bundle."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import unquote
 
-from fastapi import Request
+from fastapi import Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
+from api import items_schema as schema
+from api.auth.partners import caller_by_key, key_in
 from api.auth.routes import address_of
 from api.auth.sessions import identity_of
-from api.consumer import load
 from api.errors import NotFound
 from api.identity import BANK, GOODS_SIDE, Identity, Role
+from api.items_document import item_document, moment_of
+from api.items_trace import LIMIT, LIMIT_MAX, trace_document
 from api.language import language_of
+from api.machine import log_head
 from api.policy import PUBLIC, Routes
-from api.resolver import raw_path
+from api.resolver import raw_path, read_path
 from api.services import Services
 from core.canonical import dump_json
 from core.errors import Rejected, Unavailable
 from core.identifiers import Identifier, parse
+from core.percent import percent_encoded
+from ledger.asof import Book
 from ledger.disclosure import Reader
+from ledger.lineage import DEPTH_MAX
 from ledger.proofs import build_bundle
 
-_START = "/items/"
-_PROOF = "/proof"
+_START: Final = "/items/"
+_ENDS: Final = ("/proof", "/trace")
+Out = TypeVar("Out")
+
+AT = Annotated[str, Query(max_length=40, description=schema.AT)]
+KNOWN = Annotated[str, Query(max_length=40, description=schema.KNOWN)]
 
 
 def install(routes: Routes) -> None:
-    """Add the route; the proof of an item is told apart by the end of its path."""
-    routes.get("/items/{epc:path}", item, PUBLIC, tags=["items"])
+    """Add the routes; a path that ends in ``/trace`` or ``/proof`` may still be an item, whose serial ends so."""
+    routes.get("/items/{epc:path}/trace", traced, PUBLIC, tags=["items"], responses=schema.TRACE)
+    routes.get("/items/{epc:path}/proof", proof, PUBLIC, tags=["items"], responses=schema.PROOF)
+    routes.get("/items/{epc:path}", item, PUBLIC, tags=["items"], responses=schema.ITEM)
 
 
-async def item(request: Request, epc: str) -> Response:
-    """An item's state and journey as JSON; with ``/proof`` at the end its proof bundle.
+async def item(request: Request, epc: str, at: AT = "", known: KNOWN = "") -> Response:
+    """An item's state, alarms, journey, contents and lineage, now or as of a moment in two times.
 
-    ``epc`` is an EPC URN, an element string, or a Digital Link, plain or percent-encoded as one segment.
+    ``epc`` is an EPC URN, an element string, or a Digital Link of any domain, plain or percent-encoded as one segment.
     """
-    path = raw_path(request).removeprefix(_START)
-    is_proof, found = read_item(path)
+    return await _answer(request, at=at, known=known)
+
+
+async def traced(
+    request: Request,
+    epc: str,
+    direction: Annotated[Literal["forward", "back"], Query(description=schema.DIRECTION)] = "back",
+    at: AT = "",
+    known: KNOWN = "",
+    depth: Annotated[int, Query(ge=1, le=DEPTH_MAX, description=schema.DEPTH)] = 20,
+    limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Things on a page.")] = LIMIT,
+    page: Annotated[int, Query(ge=0, le=10_000, description="Which page, from 0.")] = 0,
+) -> Response:
+    """Where goods came from, or what became of them and who holds it, with mass balance, as of a moment."""
+    if _kind(request) != "trace":
+        return await _answer(request, at=at, known=known)
+    found, moment = _named(request), moment_of(at, known)
+    reader, party = readers(request)
+    services: Services = request.app.state.services
+
+    def read(tx: Any) -> dict[str, Any] | None:
+        book = Book(tx, moment)
+        mine = reader
+        if party and party not in {event.org for event in book.events(found.canonical)}:
+            mine = "consumer"
+        return trace_document(
+            tx, book, found.canonical, direction, reader=mine, lang=language_of(request), depth=depth, limit=limit,
+            page=page, log_size=log_head(tx)[0],
+        )  # fmt: skip
+
+    return await _found(request, services, read)
+
+
+async def proof(request: Request, epc: str) -> Response:
+    """An item's proof bundle: its whole history with every path to the anchored root."""
+    if _kind(request) != "proof":
+        return await _answer(request, at="", known="")
     services: Services = request.app.state.services
     request.app.state.throttle.check_unknown_codes(address_of(request))
-    reader = reader_of(identity_of(request))
-    if is_proof:
-        return await run_in_threadpool(_bundle, services, found, reader)
-    with services.db.reading() as tx:
-        document = load.item_document(tx, found.canonical, reader=reader, lang=language_of(request))
+    return await run_in_threadpool(_bundle, services, _named(request), readers(request)[0])
+
+
+async def _answer(request: Request, *, at: str, known: str) -> Response:
+    found, moment = _named(request), moment_of(at, known)
+    reader, party = readers(request)
+    services: Services = request.app.state.services
+
+    def read(tx: Any) -> dict[str, Any] | None:
+        return item_document(
+            tx, found.canonical, reader=reader, lang=language_of(request), moment=moment, log_size=log_head(tx)[0],
+            party=party,
+        )  # fmt: skip
+
+    return await _found(request, services, read)
+
+
+async def _found(request: Request, services: Services, read: Callable[[Any], dict[str, Any] | None]) -> Response:
+    throttle, address = request.app.state.throttle, address_of(request)
+    throttle.check_unknown_codes(address)
+
+    def run() -> dict[str, Any] | None:
+        with services.db.reading() as tx:
+            return read(tx)
+
+    document = await run_in_threadpool(run)
     if document is None:
-        request.app.state.throttle.count_unknown_code(address_of(request))
-        raise NotFound("Nothing is recorded under this code.", code="unknown_item")
+        throttle.count_unknown_code(address)
+        raise NotFound("Nothing was recorded under this code then.", code="unknown_item")
     return json_response(document)
 
 
-def read_item(path: str) -> tuple[bool, Identifier]:
-    """Whether a path asks for a proof, and the item it names.
+def read_item(path: str) -> tuple[str, Identifier]:
+    """What a path asks for ("trace", "proof" or "" for the item itself), and the item it names.
 
-    A serial number may itself end in ``proof``: a GS1 path is pairs, so that only one of the two readings is an item.
+    A serial number may itself be ``proof`` or ``trace``: a GS1 path is pairs, so only one reading names an item.
 
     Raises:
         Rejected: it names no item.
     """
-    if path.endswith(_PROOF):
-        try:
-            return True, parse(_spelled(path.removesuffix(_PROOF)))
-        except Rejected:
-            return False, parse(_spelled(path))
-    return False, parse(_spelled(path))
+    for end in _ENDS:
+        if path.endswith(end):
+            try:
+                return end[1:], parse(_spelled(path.removesuffix(end)))
+            except Rejected:
+                return "", parse(_spelled(path))
+    return "", parse(_spelled(path))
+
+
+def readers(request: Request) -> tuple[Reader, str]:
+    """What kind of reader asks, and for a partner's key the organisation whose own events it sees as a partner.
+
+    A key that does not work is nobody's: a public route asks for none.
+    """
+    identity = identity_of(request)
+    text = key_in(request)
+    if identity is not None or not text:
+        return reader_of(identity), ""
+    services: Services = request.app.state.services
+    with services.db.reading() as tx:
+        found = caller_by_key(tx, text, now_ms=services.now_ms())
+    if found is None:
+        return "consumer", ""
+    caller = found[0]
+    return caller.reader, "" if caller.is_regulator else caller.speaks_as
 
 
 def reader_of(identity: Identity | None) -> Reader:
@@ -84,8 +173,16 @@ def json_response(document: Any, *, status: int = 200) -> Response:
         dump_json(document),
         status_code=status,
         media_type="application/json",
-        headers={"Vary": "Cookie, Accept-Language", "Cache-Control": "no-store"},
+        headers={"Vary": "Cookie, Accept-Language, Authorization, X-API-Key", "Cache-Control": "no-store"},
     )
+
+
+def _kind(request: Request) -> str:
+    return read_item(raw_path(request).removeprefix(_START))[0]
+
+
+def _named(request: Request) -> Identifier:
+    return read_item(raw_path(request).removeprefix(_START))[1]
 
 
 def _bundle(services: Services, found: Identifier, reader: Reader) -> Response:
@@ -110,5 +207,12 @@ def _spelled(path: str) -> str:
     """An item out of a path: one encoded segment is decoded once, a bare GS1 path gets its domain."""
     text = unquote(path) if "/" not in path else path
     if text[:1].isdigit() and "/" in text:
-        return "https://id.gs1.org/" + text
+        text = "https://id.gs1.org/" + text
+    try:
+        parse(text)
+    except Rejected as error:
+        if error.code != "compressed_link":
+            raise
+        pairs, _ = read_path("/" + text.split("?")[0].rstrip("/").rpartition("/")[2])
+        return "https://id.gs1.org" + "".join(f"/{ai}/{percent_encoded(value)}" for ai, value in pairs)
     return text

@@ -24,6 +24,7 @@ Direction = Literal["forward", "back"]
 
 DEPTH_MAX: Final = 50
 THINGS_MAX: Final = 5_000
+EVERY_ROLE: Final = frozenset(range(1, 12))
 _TRANSFORMATION: Final = 5
 _ITEMS: Final = (6, 8)
 _CHILD_QUANTITY: Final = 10
@@ -103,6 +104,7 @@ class Trace:
     Attributes:
         truncated: why it is not the whole, "" when it is: ``depth`` or ``size``.
         unexplored: things that were found and not followed.
+        hidden: links that the reader may not see.
     """
 
     start: str
@@ -112,14 +114,27 @@ class Trace:
     transformations: tuple[Transformation, ...]
     truncated: str
     unexplored: int
+    hidden: int
 
 
 def trace(
-    tx: Tx, book: Book, start: str, direction: Direction, *, depth_max: int = DEPTH_MAX, things_max: int = THINGS_MAX
+    tx: Tx,
+    book: Book,
+    start: str,
+    direction: Direction,
+    *,
+    depth_max: int = DEPTH_MAX,
+    things_max: int = THINGS_MAX,
+    roles: frozenset[int] = EVERY_ROLE,
 ) -> Trace:
-    """The trace of a thing, breadth first, by the book's moment."""
+    """The trace of a thing, breadth first, by the book's moment.
+
+    Args:
+        roles: roles in which a neighbour must be named to be followed and shown; what is left out is counted.
+    """
     found: dict[str, tuple[int, bool]] = {start: (0, False)}
     links: dict[tuple[str, str, int, int], Link] = {}
+    hidden: set[tuple[str, str, int, int]] = set()
     level, depth, truncated = [start], 0, ""
     while level:
         if depth == depth_max:
@@ -129,7 +144,10 @@ def trace(
         after: dict[str, bool] = {}
         for name in level:
             is_carrier = found[name][1]
-            for link, near, nears_carrier in _steps(book, name, direction, is_carrier=is_carrier):
+            for link, near, nears_carrier, role in _steps(book, name, direction, is_carrier=is_carrier):
+                if role not in roles:
+                    hidden.add((link.source, link.target, link.leaf, link.number))
+                    continue
                 links.setdefault((link.source, link.target, link.leaf, link.number), link)
                 if not (link.is_withdrawn or link.is_suspect) and near not in found:
                     after[near] = after.get(near, True) and nears_carrier
@@ -148,7 +166,7 @@ def trace(
     walked = {(one.leaf, one.number) for one in links.values() if one.kind == "transformation"}
     mine = tuple(one for one in done if not walked.isdisjoint(one.events))
     order = sorted(links.values(), key=lambda one: (one.at_ms, one.leaf, one.number, one.source, one.target))
-    return Trace(start, direction, things, tuple(order), mine, truncated, unexplored)
+    return Trace(start, direction, things, tuple(order), mine, truncated, unexplored, len(hidden))
 
 
 def holdings(tx: Tx, book: Book, found: Trace) -> list[Holding]:
@@ -183,7 +201,7 @@ def transformation_events(book: Book, event: LoggedEvent) -> list[LoggedEvent]:
     return [one for name in names for one in book.good(name)] or [event]
 
 
-def _steps(book: Book, name: str, direction: Direction, *, is_carrier: bool) -> Iterator[tuple[Link, str, bool]]:
+def _steps(book: Book, name: str, direction: Direction, *, is_carrier: bool) -> Iterator[tuple[Link, str, bool, int]]:
     """The links of one thing in a direction, with the neighbour and whether it is reached as a carrier."""
     events = book.events(name)
     wrong = withdrawn(events)
@@ -200,31 +218,31 @@ def _steps(book: Book, name: str, direction: Direction, *, is_carrier: bool) -> 
         if direction == "back" and not roles.isdisjoint((*_ITEMS, CHILD)) and LOT not in roles:
             for lot in event.names(LOT):
                 if class_of(lot) == class_of(name):
-                    yield _link("lot", lot, name, event, marks), lot, False
+                    yield _link("lot", lot, name, event, marks), lot, False, LOT
         if direction == "forward" and LOT in roles:
             for item in event.names(*_ITEMS):
                 if class_of(item) == class_of(name) and item != name:
-                    yield _link("lot", name, item, event, marks), item, False
+                    yield _link("lot", name, item, event, marks), item, False, event.roles_of(item)[-1]
         yield from _nested(event, name, roles, marks, direction, is_unit=True)
 
 
 def _transformed(
     book: Book, event: LoggedEvent, name: str, roles: set[int], marks: dict[str, bool], direction: Direction
-) -> Iterator[tuple[Link, str, bool]]:
+) -> Iterator[tuple[Link, str, bool, int]]:
     whole = transformation_events(book, event) if not any(marks.values()) else [event]
     if direction == "back" and not roles.isdisjoint(OUTPUTS):
         for one in whole:
             for source in one.names(*INPUTS):
-                yield _link("transformation", source, name, one, marks), source, False
+                yield _link("transformation", source, name, one, marks), source, False, one.roles_of(source)[0]
     if direction == "forward" and not roles.isdisjoint(INPUTS):
         for one in whole:
             for target in one.names(*OUTPUTS):
-                yield _link("transformation", name, target, one, marks), target, False
+                yield _link("transformation", name, target, one, marks), target, False, one.roles_of(target)[-1]
 
 
 def _nested(
     event: LoggedEvent, name: str, roles: set[int], marks: dict[str, bool], direction: Direction, *, is_unit: bool
-) -> Iterator[tuple[Link, str, bool]]:
+) -> Iterator[tuple[Link, str, bool, int]]:
     """Into the unit that carries a thing (forward), or to what a unit held."""
     kind = _NESTING.get(str(event.clear.get("type", "")))
     if kind is None:
@@ -234,11 +252,11 @@ def _nested(
     if direction == "forward" and not roles.isdisjoint((CHILD, _CHILD_QUANTITY)):
         for parent in event.names(PARENT):
             source, target = (parent, name) if is_out else (name, parent)
-            yield _link(word, source, target, event, marks), parent, True
+            yield _link(word, source, target, event, marks), parent, True, PARENT
     if is_unit and PARENT in roles:
         for child in event.names(CHILD, _CHILD_QUANTITY):
             source, target = (name, child) if is_out else (child, name)
-            yield _link(word, source, target, event, marks), child, False
+            yield _link(word, source, target, event, marks), child, False, event.roles_of(child)[-1]
 
 
 def _link(kind: str, source: str, target: str, event: LoggedEvent, marks: dict[str, bool]) -> Link:

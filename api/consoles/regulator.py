@@ -5,12 +5,13 @@ from fastapi.responses import Response
 
 from api.consoles import figures
 from api.consoles.common import show
-from api.consumer import load
+from api.items_document import item_document
 from api.language import language_of
 from api.policy import REGULATOR, Routes
 from api.services import Services
 from core.errors import Rejected
 from core.identifiers import parse
+from ledger.asof import NOW
 
 
 def install(routes: Routes) -> None:
@@ -38,5 +39,7 @@ def trace(request: Request, code: str = "") -> Response:
             problem = error.message
         else:
             with services.db.reading() as tx:
-                document = load.item_document(tx, found.canonical, reader="regulator", lang=language_of(request))
+                document = item_document(
+                    tx, found.canonical, reader="regulator", lang=language_of(request), moment=NOW, log_size=0
+                )
     return show(request, "trace.html", {"code": code, "document": document, "problem": problem})

@@ -13,6 +13,7 @@ from api.language import show_day_text
 from api.words import has_words, say
 from core.identifiers import class_of, parse
 from ledger import masterdata
+from ledger.asof import Book
 from ledger.disclosure import Reader
 from ledger.state import Standing, contents, item_state
 from ledger.tables import chains, keys
@@ -33,7 +34,7 @@ def item_view(
     product_id = class_of(item_id) or (item_id if found.kind == "gtin" else "")
     product = (masterdata.product(tx, product_id) or {}) if product_id else {}
     state = item_state(tx, item_id)
-    records = records_of(tx, item_id, reader, lot=_lot(state))
+    records = records_of(Book(tx), item_id, reader, lot=_lot(state), tx=tx)
     if not records:
         life = Lifecycle(found.kind, is_known=False, is_product_known=bool(product))
         return ItemView(item_id, path, found.kind, life, name=_name(product, lang))
@@ -73,27 +74,6 @@ def item_view(
         contents=len(contents(tx, item_id)) if found.kind == "sscc" else 0,
         out_of_use=say(disposition, lang) if has_words(disposition) else "",
     )
-
-
-def item_document(tx: sa.Connection, item_id: str, *, reader: Reader, lang: str) -> dict[str, Any] | None:
-    """The JSON of an item: state, journey with what the reader may see, and contents; None when nothing is known."""
-    state = item_state(tx, item_id)
-    records = records_of(tx, item_id, reader, lot=_lot(state))
-    if not records:
-        return None
-    parties = masterdata.facts_of(tx, {record.org for record in records}, "party")
-    places = masterdata.facts_of(tx, {place_id(record.event) for record in records}, "place")
-    wrong = withdrawn(records)
-    document: dict[str, Any] = {
-        "item": item_id,
-        "kind": parse(item_id).kind,
-        "state": _state(state, reader),
-        "journey": [_entry(record, lang, parties=parties, places=places, wrong=wrong) for record in records],
-        "hidden": [{"name": row.name, "count": row.count} for row in story.hidden_of(records, lang)],
-    }
-    if reader != "consumer":
-        document["contents"] = list(contents(tx, item_id))
-    return document
 
 
 def is_known(tx: sa.Connection, item_id: str) -> bool:
@@ -188,55 +168,3 @@ def _gaps(tx: sa.Connection, devices: set[str]) -> list[Gap]:
     )
     missing = [(row.iss.rpartition("/")[2], int(row.highest) + 1 - int(row.seen)) for row in tx.execute(query)]
     return [Gap(device, count) for device, count in missing if count > 0]
-
-
-def _state(state: Standing | None, reader: Reader) -> dict[str, Any] | None:
-    if state is None:
-        return None
-    own = state.own
-    values: dict[str, Any] = {
-        "place": state.place,
-        "custodian": state.custodian,
-        "containers": list(state.containers),
-        "product": own.product,
-        "lot": own.lot,
-        "biz_step": own.biz_step,
-        "disposition": own.disposition,
-        "is_sold": state.is_sold,
-        "is_recalled": state.is_recalled,
-        "is_decommissioned": state.is_decommissioned,
-        "first_ms": own.first_ms,
-        "last_ms": state.last_ms,
-        "events": own.events,
-        "sensors": {name: dict(values) for name, values in own.sensors.items()},
-    }
-    if reader != "consumer":
-        values["owner"] = state.owner
-    return values
-
-
-def _entry(
-    record: Seen, lang: str, *, parties: story.Names, places: story.Names, wrong: set[tuple[str, str]]
-) -> dict[str, Any]:
-    step = f"step.{record.step}"
-    return {
-        "leaf": record.leaf,
-        "event_number": record.number,
-        "time": str(record.event.get("eventTime", "")),
-        "received_ms": record.received_ms,
-        "what": say(step, lang) if has_words(step) else record.step,
-        "disposition": record.disposition,
-        "who": story.name_in(parties, record.org, lang) or record.org,
-        "org": record.org,
-        "where": story.name_in(places, place_id(record.event), lang) or place_id(record.event),
-        "device": record.device,
-        "signed_by": record.signed_by,
-        "via": record.via,
-        "container": record.container or None,
-        "is_final": not record.is_pending,
-        "is_suspect": record.is_suspect,
-        "is_withdrawn": record.declaration is None and record.name in wrong,
-        "is_error_declaration": record.declaration is not None,
-        "event": {name: value for name, value in record.event.items() if name != "@context"},
-        "not_shown": [*record.hidden, *(["erased"] * record.erased)],
-    }

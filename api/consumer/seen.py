@@ -1,28 +1,24 @@
 """The records of a thing as a kind of reader sees them, out of the ledger's history."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from core.epcis.vocabulary import local_name
+from core.identifiers import parse
 from core.message import ERROR_CLEAR
-from core.prefixmap import map_key
+from ledger.asof import Book, journey
 from ledger.chain_tx_tables import anchors, deployments
-from ledger.chains import suspects_at
-from ledger.database import Tx, is_sqlite
+from ledger.database import Tx
 from ledger.disclosure import Reader, may_see
-from ledger.followers import LoggedEvent, read_messages
-from ledger.history import journey
-from ledger.tables import entries, item_steps, messages
+from ledger.followers import LoggedEvent
+from ledger.history import Travelled
 
 _CLEAR: Final = frozenset(
     {"type", "action", "eventTime", "eventTimeZoneOffset", "bizStep", "disposition", "errorDeclaration"}
 )
-
-# A lot in these roles is what the event is about: quantityList, childQuantityList, outputQuantityList.
-_LOT_ROLES: Final = (9, 10, 11)
 
 
 @dataclass(frozen=True)
@@ -85,43 +81,29 @@ class Seen:
         return self.org, self.event_id
 
 
-def records_of(tx: Tx, item_id: str, reader: Reader, *, lot: str | None = None) -> list[Seen]:
+def records_of(book: Book, item_id: str, reader: Reader, *, lot: str | None = None, tx: Tx) -> list[Seen]:
     """The records of a thing, of what it was in, and of its lot as a whole, by device time, then leaf."""
     final_size = final_anchored_size(tx)
-    found = [_seen(one.event, reader, final_size, via=_via(one.via), container=one.via) for one in journey(tx, item_id)]
+    travelled = travel(book, item_id)
+    found = [_seen(one.event, reader, final_size, via=_via(one.via), container=one.via) for one in travelled]
     if lot is not None and lot != item_id:
         seen = {(record.leaf, record.number) for record in found}
         found += [
             _seen(event, reader, final_size, via="lot", container=lot)
-            for event in lot_events(tx, lot)
+            for event in book.of_lot(lot)
             if (event.leaf, event.number) not in seen
         ]
         found.sort(key=lambda record: (record.device_ms, record.leaf, record.number))
     return found
 
 
-def lot_events(tx: Tx, lot: str) -> list[LoggedEvent]:
-    """The events about a lot as a whole: it is named in a quantity list, not only as the lot of single items.
-
-    The item lists are searched in the database, because every single item of the lot steps the lot's key too.
-    """
-    key = map_key("item", lot)
-    named = sa.or_(*(_holds(tx, messages.c["items"], bytes([role]) + key) for role in _LOT_ROLES))
-    query = (
-        sa.select(item_steps.c.leaf)
-        .join(entries, entries.c.leaf == item_steps.c.leaf)
-        .join(messages, messages.c.arrival == entries.c.arrival)
-        .where(item_steps.c.key64 == int.from_bytes(key[:8], signed=True), named)
-        .distinct()
-    )
-    leaves = list(tx.execute(query).scalars())
-    judged = suspects_at(tx, leaves)
-    return [
-        replace(event, suspect=judged.get(message.leaf))
-        for message in read_messages(tx, leaves).values()
-        for event in message.events
-        if set(event.roles_of(lot)) & set(_LOT_ROLES)
-    ]
+def travel(book: Book, item_id: str) -> list[Travelled]:
+    """The journey; of a lot, the events about it as a whole, not those that name it for single items."""
+    if parse(item_id).kind in ("lgtin", "litip"):
+        whole = [Travelled(event, None) for event in book.of_lot(item_id)]
+        if whole:
+            return whole
+    return journey(book, item_id)
 
 
 def withdrawn(records: Iterable[Seen]) -> set[tuple[str, str]]:
@@ -166,9 +148,3 @@ def _seen(event: LoggedEvent, reader: Reader, final_size: int, *, via: str, cont
 
 def _via(container: str | None) -> str:
     return "" if container is None else "inside"
-
-
-def _holds(tx: Tx, column: Any, part: bytes) -> Any:
-    if is_sqlite(tx):
-        return sa.func.instr(column, part) > 0
-    return sa.func.position(sa.literal(part).op("IN")(column)) > 0

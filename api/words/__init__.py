@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from api.words import bank, common, consumer, credit, mirror, places, terms
+from api.words import bank, common, consumer, credit, mirror, places, terms, trace
 from core.errors import Broken
 
 LANGUAGES: Final = ("zh", "en")
@@ -16,6 +16,7 @@ CATALOGUE: Final[dict[str, tuple[str, str]]] = {
     **mirror.WORDS,
     **places.WORDS,
     **terms.WORDS,
+    **trace.WORDS,
 }
 
 

@@ -85,6 +85,8 @@ def test_a_public_policy_is_given_only_to_these_routes(site: Site) -> None:
         "/login/once/{token}",
         "/login/once",
         "/items/{epc:path}",
+        "/items/{epc:path}/proof",
+        "/items/{epc:path}/trace",
         "/.well-known/gs1resolver",
         "/.well-known/gs1resolver-context.jsonld",
         "/page/{path:path}",
