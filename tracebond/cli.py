@@ -218,8 +218,9 @@ def main() -> None:
     from tracebond.finance_cli import finance
     from tracebond.log_cli import log
     from tracebond.mirror_cli import mirror
+    from tracebond.partner_cli import partner
     from tracebond.receipts_cli import receipts
 
-    for command in (bench, chain, device, finance, log, mirror, org, erasure, receipts):
+    for command in (partner, bench, chain, device, finance, log, mirror, org, erasure, receipts):
         cli.add_command(command)
     cli(prog_name="tracebond")
