@@ -72,8 +72,8 @@ class Operator(World):
             for org in ROLES:
                 self._register(tx, org, self.orgs[org])
         self._drain()
-        for org in ROLES:
-            self.record(self.org_payload(org, roles=ROLES[org]), signer=OPERATOR)
+        for org, roles in ROLES.items():
+            self.record(self.org_payload(org, roles=roles), signer=OPERATOR)
         self.enroll("line-1", MAKER)
         self.enroll("truck-1", CARRIER)
         self.step()
@@ -97,9 +97,7 @@ class Operator(World):
         self._drain()
 
     def admit_mirror(self, folder: Folder, org: str = REGULATOR) -> None:
-        members = key_members(
-            folder.requests.jwk(), iss=org, use="mirror", scope={COSIGNER: folder.verifier.encode()}
-        )
+        members = key_members(folder.requests.jwk(), iss=org, use="mirror", scope={COSIGNER: folder.verifier.encode()})
         self.record(common(t="key", aud=AUD, log=LOG, org=org, iat=self.now) | members, signer=org)
         self.anchor()
 
@@ -154,9 +152,7 @@ class Operator(World):
     @property
     def place(self) -> LogPlace:
         found = self.deployment
-        return LogPlace(
-            found.log_contract, found.organisations, found.log_id, found.chain_id, found.genesis_hash
-        )
+        return LogPlace(found.log_contract, found.organisations, found.log_id, found.chain_id, found.genesis_hash)
 
     @contextmanager
     def serving(self) -> Iterator[str]:
