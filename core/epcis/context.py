@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 # Prefixes of the GS1 EPCIS context, declared wherever that context is used.
 GS1_PREFIXES: Mapping[str, str] = {
@@ -18,19 +18,25 @@ GS1_PREFIXES: Mapping[str, str] = {
 }
 LOT_IRI = "urn:epcglobal:cbv:mda:lotNumber"
 _GS1_CONTEXT = re.compile(r"https?://(ref\.)?gs1\.(org|github\.io)/[^?#]*epcis[^?#]*context[^?#]*\Z")
+_NAMES_MAX = 1_000
 _ABSOLUTE = re.compile(r"(?:https?|urn|ni|did|tag|info|geo|data|file|ftp):", re.IGNORECASE)
 
 
-class Namespaces(NamedTuple):
+class Namespaces:
     """Prefixes in force at one place.
 
     Attributes:
-        prefixes: prefix to IRI.
+        prefixes: prefix to IRI; never changed.
         is_open: whether a context stands elsewhere on the web, so that prefixes we cannot see may be declared.
     """
 
-    prefixes: Mapping[str, str]
-    is_open: bool
+    __slots__ = ("_found", "is_open", "prefixes")
+
+    def __init__(self, prefixes: Mapping[str, str], is_open: bool) -> None:
+        self.prefixes = prefixes
+        self.is_open = is_open
+        # The same few names come in every event of a document.
+        self._found: dict[str, tuple[str, str] | None] = {}
 
     def within(self, context: object) -> "Namespaces":
         """The namespaces inside an object that carries its own ``@context``."""
@@ -45,6 +51,20 @@ class Namespaces(NamedTuple):
 
     def split(self, name: str) -> tuple[str, str] | None:
         """Namespace IRI and local name of a property, None when its prefix is not declared."""
+        try:
+            return self._found[name]
+        except KeyError:
+            if len(self._found) >= _NAMES_MAX:
+                self._found.clear()
+            found = self._found[name] = self._split(name)
+            return found
+
+    def expand(self, name: str) -> str:
+        """The IRI of a property, the name itself when its prefix is not declared."""
+        found = self.split(name)
+        return name if found is None else found[0] + found[1]
+
+    def _split(self, name: str) -> tuple[str, str] | None:
         prefix, colon, local = name.partition(":")
         if colon and not local.startswith("//") and prefix in self.prefixes:
             return self.prefixes[prefix], local
@@ -54,21 +74,23 @@ class Namespaces(NamedTuple):
             return name[: cut + 1], name[cut + 1 :]
         return None
 
-    def expand(self, name: str) -> str:
-        """The IRI of a property, the name itself when its prefix is not declared."""
-        found = self.split(name)
-        return name if found is None else found[0] + found[1]
-
 
 GS1 = Namespaces(GS1_PREFIXES, is_open=False)
 
 
 def namespaces(*contexts: object) -> Namespaces:
     """The namespaces in force after these contexts, outermost first; None stands for no context."""
-    found = GS1
-    for context in contexts:
-        found = _simple(context) if isinstance(context, str) and found is GS1 else _within(found, context)
-    return found
+    given = [context for context in contexts if context is not None]
+    if not given:
+        return GS1
+    try:
+        return _known(tuple(_frozen(context) for context in given))
+    except TypeError:
+        # A context with more in it than prefixes: worked out each time.
+        found = GS1
+        for context in given:
+            found = found.within(context)
+        return found
 
 
 def merged(outer: object, inner: object) -> object:
@@ -87,13 +109,30 @@ def declares(context: object, prefix: str) -> bool:
     return any(isinstance(part, Mapping) and prefix in part for part in _parts(context))
 
 
-def _within(found: Namespaces, context: object) -> Namespaces:
-    return found if context is None else found.within(context)
+def _frozen(context: object) -> object:
+    """A context as a key of the cache; it is rebuilt from the key, so the two cannot differ."""
+    if isinstance(context, str):
+        return context
+    if isinstance(context, Mapping):
+        return ("{}", *context.items())
+    if isinstance(context, list | tuple):
+        return ("[]", *map(_frozen, context))
+    raise TypeError
+
+
+def _thawed(key: Any) -> Any:
+    if isinstance(key, str):
+        return key
+    kind, *members = key
+    return dict(members) if kind == "{}" else [_thawed(member) for member in members]
 
 
 @lru_cache(maxsize=256)
-def _simple(context: str) -> Namespaces:
-    return GS1.within(context)
+def _known(keys: tuple[object, ...]) -> Namespaces:
+    found = GS1
+    for key in keys:
+        found = found.within(_thawed(key))
+    return found
 
 
 def _parts(context: object) -> Iterable[object]:

@@ -7,8 +7,9 @@ Source: GS1 CBV 2.0, section 8.9.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -24,6 +25,7 @@ ALGORITHMS = {"sha-256": "sha256", "sha3-256": "sha3_256", "sha-384": "sha384", 
 _COMMENT = "http://www.w3.org/2000/01/rdf-schema#comment"
 _LEFT_OUT = frozenset(("@context", "type", "recordTime", "eventID", "errorDeclaration", "id", "isA"))
 
+_IS_WRITTEN_SO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{3})?Z\Z", re.ASCII).match
 _HALF_MS = timedelta(microseconds=500)
 _Write = Callable[["_Scope", Any], str]
 
@@ -52,7 +54,7 @@ class _Scope:
 
     def is_ignored(self, iri: str) -> bool:
         """Whether the caller asked to leave this extension out."""
-        return any(self.namespaces.expand(name) == iri for name in self._ignored)
+        return bool(self._ignored) and any(self.namespaces.expand(name) == iri for name in self._ignored)
 
 
 def prehash(
@@ -77,7 +79,8 @@ def prehash(
         raise Rejected(f"No profile {profile!r} of the event hash is known.", code="unknown_profile")
     scope = _Scope((context, event.get("@context")), ignored)
     parts = [f"eventType={_event_type(event.get('type'))}"]
-    parts += [write(scope, event[name]) for name, write in _ORDER if name in event]
+    given = sorted([_PLACES[name] for name in event if name in _PLACES])
+    parts += [_ORDER[place][1](scope, event[_ORDER[place][0]]) for place in given]
     parts.append(_extensions(scope, event, _STANDARD))
     return "".join(parts)
 
@@ -111,6 +114,13 @@ def _event_type(value: object) -> str:
 
 
 def _moment(value: object) -> str:
+    if isinstance(value, str) and _IS_WRITTEN_SO(value):
+        # Already as the hash writes it; the parser only says whether such a time exists.
+        try:
+            datetime.fromisoformat(value)
+        except ValueError as error:
+            raise Rejected(f"{value!r} is no time with a zone.", code="bad_time") from error
+        return value if len(value) == 24 else f"{value[:19]}.000Z"
     moment = instant(value)
     if moment is None:
         raise Rejected(f"{value!r} is no time with a zone.", code="bad_time")
@@ -134,7 +144,12 @@ def _number(value: object) -> str:
 
 
 def _key(value: object) -> str:
-    text = str(value).strip()
+    return _known_key(value if isinstance(value, str) else str(value))
+
+
+@lru_cache(maxsize=16_384)
+def _known_key(text: str) -> str:
+    text = text.strip()
     if text[:4].lower() not in ("urn:", "http"):
         return text
     try:
@@ -317,4 +332,5 @@ _ORDER: tuple[tuple[str, _Write], ...] = (
     ("sensorElementList", _sensors),
     ("ilmd", _ilmd),
 )
+_PLACES = {name: place for place, (name, _) in enumerate(_ORDER)}
 _STANDARD = frozenset(name for name, _ in _ORDER) | _LEFT_OUT
