@@ -105,6 +105,7 @@ def deploy(
     Raises:
         WrongChain: another chain or other code than recorded, without ``is_new_chain``.
         Conflict: ``already_deployed``, ``admin_used``, ``other_contents``.
+        Rejected: ``same_key`` when two accounts have one key.
         NoFunds: an account cannot pay.
         Unavailable: the chain is away or slow; start again to go on.
     """
@@ -164,6 +165,12 @@ def _deploy(
 ) -> Deployment:
     journal = data_dir / JOURNAL_FILE
     admin, publisher, pauser = (signer.address(name) for name in ("admin", "publisher", "pauser"))
+    # Regulators and all others too: one key in two places would be one person in two roles.
+    names = signer.names()
+    if len({signer.address(name) for name in names}) != len(names):
+        raise Rejected(
+            "Two accounts have one key; admin, publisher, pauser and all others need their own.", code="same_key"
+        )
     steps = InOrder(chain, signer, journal, wait_s=wait_s)
     if not steps.nonces().get("admin") and chain.nonce(admin) > 0:
         raise Conflict(

@@ -145,7 +145,7 @@ def accounts_(data: Path | None) -> None:
                 ).scalar_one()
                 for name in known
             }
-        for name in sorted({*known, "admin", parts.deployment.publisher_account, "pauser", "regulator"}):
+        for name in sorted({*known, "admin", parts.deployment.publisher_account, "pauser"}):
             address = parts.signer.address(name)
             row = known.get(name)
             state = "halted" if row is not None and row.is_halted else f"{waiting.get(name, 0)} waiting"

@@ -53,6 +53,31 @@ def test_roles_bindings_and_log_are_as_asked(deployed: ChainWorld) -> None:
     assert chain.code(found.log_contract).hex().startswith(load_artifact("TransparencyLog")["runtime_bytecode"][2:])
 
 
+def test_one_key_in_two_roles_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    chain = open_chain(None, tmp_path, genesis_salt=b"test")
+    signer = Signer(tmp_path / "keys")
+    signer.put("publisher", b"\x07" * 32)
+    signer.put("regulator", b"\x07" * 32)
+
+    with pytest.raises(Rejected) as raised:
+        run(chain, tmp_path)
+
+    assert raised.value.code == "same_key"
+    assert chain.block_number() == 0
+    assert load_deployment(tmp_path) is None
+    chain.close()
+
+
+def test_the_contracts_of_a_new_chain_have_other_addresses_than_the_old_ones(tmp_path: Path) -> None:
+    first = run(open_chain(None, tmp_path / "one", genesis_salt=b"one"), tmp_path)
+    second = run(open_chain(None, tmp_path / "two", genesis_salt=b"two"), tmp_path, is_new_chain=True)
+    third = run(open_chain(None, tmp_path / "three", genesis_salt=b"three"), tmp_path, is_new_chain=True)
+
+    found = [{one.organisations, one.pledges, one.log_contract} for one in (first, second, third)]
+
+    assert len(set.union(*found)) == 9
+
+
 def test_a_second_deployment_gives_the_first_and_sends_nothing(deployed: ChainWorld) -> None:
     head = deployed.chain.block_number()
 
