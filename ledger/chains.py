@@ -1,11 +1,12 @@
 """The follower that walks each key's chain: gaps, equivocations, and messages that are no evidence."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
-from ledger.database import Tx
+from ledger.database import Tx, run_many
 from ledger.followers import Entry, LoggedMessage, LoggedRecord
 from ledger.tables import chains, entries, key_ends, keys, messages, suspects
 
@@ -28,38 +29,65 @@ class Chains:
 
     def apply(self, tx: Tx, entries: Sequence[Entry]) -> None:
         """Judge new messages in log order; an ``end`` record judges the earlier ones of its key."""
+        book = _Book(tx, [entry for entry in entries if isinstance(entry, LoggedMessage)])
         for entry in entries:
             if isinstance(entry, LoggedMessage):
-                self._message(tx, entry)
+                book.take(entry)
             elif isinstance(entry, LoggedRecord) and entry.record.t == "end":
-                self._end(tx, str(entry.record.payload["kid"]))
+                book.end(str(entry.record.payload["kid"]))
+        book.write()
 
-    def _message(self, tx: Tx, message: LoggedMessage) -> None:
-        is_second = _logged_before(tx, message)
-        row = tx.execute(sa.select(chains).where(chains.c.key_no == message.key_no)).first()
-        if row is None:
-            values = {"highest": message.seq, "distinct": 1, "equivocations": 0, "last_leaf": message.leaf}
-            tx.execute(chains.insert().values(key_no=message.key_no, **values))
-        else:
-            values = {
-                "highest": max(row.highest, message.seq),
-                "distinct": row.distinct + (0 if is_second else 1),
-                "equivocations": row.equivocations + (1 if is_second else 0),
-                "last_leaf": message.leaf,
-            }
-            tx.execute(chains.update().where(chains.c.key_no == message.key_no).values(values))
-        reason = "equivocation" if is_second else None
-        if reason is None and message.prev is not None:
-            query = sa.select(suspects.c.reason).where(suspects.c.message_id == message.prev)
-            found = tx.execute(query).scalar_one_or_none()
+
+@dataclass
+class _Chain:
+    highest: int = -1
+    distinct: int = 0
+    equivocations: int = 0
+    last_leaf: int = -1
+
+
+class _Book:
+    """What is known of the keys of one run, read at once and written at once."""
+
+    def __init__(self, tx: Tx, new: Sequence[LoggedMessage]) -> None:
+        self._tx = tx
+        numbers = sorted({message.key_no for message in new})
+        self._chains: dict[int, _Chain] = {}
+        self._ends: dict[int, Any] = {}
+        for part in _parts(numbers):
+            for row in tx.execute(sa.select(chains).where(chains.c.key_no.in_(part))):
+                self._chains[row.key_no] = _Chain(row.highest, row.distinct, row.equivocations, row.last_leaf)
+            query = sa.select(keys.c.key_no, key_ends).join(keys, keys.c.kid == key_ends.c.kid)
+            ends = tx.execute(query.where(keys.c.key_no.in_(part), key_ends.c.leaf.is_not(None)))
+            self._ends |= {row.key_no: row for row in ends}
+        self._seen = self._logged_before(new)
+        self._suspects = self._suspects_of({message.prev for message in new if message.prev is not None})
+        self._good: dict[int, set[bytes]] = {}
+        self._fresh: list[dict[str, Any]] = []
+
+    def take(self, message: LoggedMessage) -> None:
+        """Judge the next message in log order."""
+        place = (message.key_no, message.seq)
+        is_second = place in self._seen
+        self._seen.add(place)
+        chain = self._chains.setdefault(message.key_no, _Chain())
+        chain.highest = max(chain.highest, message.seq)
+        chain.distinct += not is_second
+        chain.equivocations += is_second
+        chain.last_leaf = message.leaf
+        reason: str | None = "equivocation" if is_second else None
+        if reason is None and message.prev in self._suspects:
             # A descendant of what an end record cut off is itself beyond that end.
-            reason = None if found is None else "descendant"
+            reason = "descendant"
         if reason is None:
-            reason = _after_end(tx, message)
+            reason = self._after_end(message)
         if reason is not None:
-            _suspect(tx, message.leaf, message.message_id, message.key_no, reason)
+            self._suspect(message.leaf, message.message_id, message.key_no, reason)
 
-    def _end(self, tx: Tx, kid: str) -> None:
+    def end(self, kid: str) -> None:
+        """Judge what the key's messages before its end are worth now."""
+        self._write_suspects()
+        tx = self._tx
         end = tx.execute(sa.select(key_ends).where(key_ends.c.kid == kid)).one()
         key_no = tx.execute(sa.select(keys.c.key_no).where(keys.c.kid == kid)).scalar_one()
         good = _ancestors(tx, key_no, end.last)
@@ -71,7 +99,64 @@ class Chains:
         )
         for leaf, message_id in tx.execute(query).all():
             if bytes(message_id) not in good:
-                _suspect(tx, leaf, bytes(message_id), key_no, "after_last")
+                self._suspect(leaf, bytes(message_id), key_no, "after_last")
+
+    def write(self) -> None:
+        """Store the chains and the new suspects."""
+        self._write_suspects()
+        rows = [
+            (key_no, chain.highest, chain.distinct, chain.equivocations, chain.last_leaf)
+            for key_no, chain in sorted(self._chains.items())
+        ]
+        run_many(
+            self._tx,
+            'INSERT INTO chains (key_no, highest, "distinct", equivocations, last_leaf) VALUES (?, ?, ?, ?, ?) '
+            "ON CONFLICT (key_no) DO UPDATE SET highest = excluded.highest, "
+            '"distinct" = excluded."distinct", equivocations = excluded.equivocations, last_leaf = excluded.last_leaf',
+            rows,
+        )
+
+    def _logged_before(self, new: Sequence[LoggedMessage]) -> set[tuple[int, int]]:
+        """The (key number, seq) of new messages that the log held before them; a seq beyond the highest is new."""
+        found: set[tuple[int, int]] = set()
+        wanted: dict[int, list[int]] = {}
+        for message in new:
+            chain = self._chains.get(message.key_no)
+            if chain is not None and message.seq <= chain.highest:
+                wanted.setdefault(message.key_no, []).append(message.seq)
+        for key_no, numbers in wanted.items():
+            for part in _parts(numbers):
+                query = sa.select(messages.c.seq).join(entries, entries.c.arrival == messages.c.arrival)
+                query = query.where(messages.c.key_no == key_no, messages.c.seq.in_(part))
+                logged = self._tx.execute(query.where(entries.c.leaf < new[0].leaf)).scalars()
+                found |= {(key_no, seq) for seq in logged}
+        return found
+
+    def _suspects_of(self, ids: Iterable[bytes]) -> set[bytes]:
+        found: set[bytes] = set()
+        for part in _parts(sorted(ids)):
+            query = sa.select(suspects.c.message_id).where(suspects.c.message_id.in_(part))
+            found |= {bytes(message_id) for message_id in self._tx.execute(query).scalars()}
+        return found
+
+    def _after_end(self, message: LoggedMessage) -> str | None:
+        end = self._ends.get(message.key_no)
+        if end is None or end.leaf >= message.leaf:
+            return None
+        if message.key_no not in self._good:
+            self._good[message.key_no] = _ancestors(self._tx, message.key_no, end.last)
+        if message.seq > end.seq or message.message_id not in self._good[message.key_no]:
+            return "after_end"
+        return None
+
+    def _suspect(self, leaf: int, message_id: bytes, key_no: int, reason: str) -> None:
+        self._suspects.add(message_id)
+        self._fresh.append({"leaf": leaf, "message_id": message_id, "key_no": key_no, "reason": reason})
+
+    def _write_suspects(self) -> None:
+        if self._fresh:
+            self._tx.execute(suspects.insert(), self._fresh)
+            self._fresh = []
 
 
 def gaps(tx: Tx, kid: str | None = None) -> list[Gap]:
@@ -103,22 +188,6 @@ def suspects_at(tx: Tx, leaves: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def _logged_before(tx: Tx, message: LoggedMessage) -> bool:
-    query = sa.select(entries.c.leaf).join(messages, messages.c.arrival == entries.c.arrival)
-    query = query.where(messages.c.key_no == message.key_no, messages.c.seq == message.seq)
-    return tx.execute(query.where(entries.c.leaf < message.leaf).limit(1)).first() is not None
-
-
-def _after_end(tx: Tx, message: LoggedMessage) -> str | None:
-    query = sa.select(key_ends).join(keys, keys.c.kid == key_ends.c.kid)
-    end = tx.execute(query.where(keys.c.key_no == message.key_no, key_ends.c.leaf < message.leaf)).first()
-    if end is None:
-        return None
-    if message.seq > end.seq or message.message_id not in _ancestors(tx, message.key_no, end.last):
-        return "after_end"
-    return None
-
-
 def _ancestors(tx: Tx, key_no: int, last: bytes | None) -> set[bytes]:
     """``last`` and all messages it reaches by ``prev``, as far as they are stored."""
     if last is None:
@@ -134,6 +203,5 @@ def _ancestors(tx: Tx, key_no: int, last: bytes | None) -> set[bytes]:
     return good
 
 
-def _suspect(tx: Tx, leaf: int, message_id: bytes, key_no: int, reason: str) -> None:
-    row = {"leaf": leaf, "message_id": message_id, "key_no": key_no, "reason": reason}
-    tx.execute(suspects.insert().values(row))
+def _parts(values: Sequence[Any]) -> list[Sequence[Any]]:
+    return [values[start : start + 500] for start in range(0, len(values), 500)]
