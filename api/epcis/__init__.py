@@ -16,7 +16,7 @@ from api.policy import Policy, mark
 
 PREFIX: Final = "/epcis"
 # Each has `install(routes: EpcisRoutes) -> None`. Order counts where one path pattern fits another's paths.
-PARTS: Final[tuple[str, ...]] = ("capture",)
+PARTS: Final[tuple[str, ...]] = ("capture", "events", "resources", "named", "subscriptions", "socket")
 
 
 async def _agreed(connection: HTTPConnection) -> None:

@@ -83,11 +83,12 @@ def _generated(chance: random.Random, number: int) -> dict[str, Any]:
     }
     if kind != "TransformationEvent":
         event["action"] = chance.choice(["ADD", "OBSERVE", "DELETE"])
-    things = [_epc(chance) for _ in range(chance.randrange(1, 4))]
+    things = list(dict.fromkeys(_epc(chance) for _ in range(chance.randrange(1, 4))))
     if kind in ("ObjectEvent", "TransactionEvent"):
         event["epcList"] = things
     elif kind == "TransformationEvent":
         event |= {"inputEPCList": things, "outputEPCList": [_epc(chance)], "transformationID": f"urn:x:t{number % 5}"}
+        event["outputQuantityList"] = [_quantity(chance)]
     else:
         event |= {"parentID": _epc(chance), "childEPCs": things}
     if kind == "TransactionEvent" or chance.random() < 0.3:
@@ -131,7 +132,11 @@ def _sensor(chance: random.Random) -> dict[str, Any]:
     if chance.random() < 0.4:
         report = {"type": "Temperature", "value": chance.randrange(20, 90), "uom": "FAH", "minValue": 20}
     if chance.random() < 0.2:
-        report |= {"microorganism": "https://www.ncbi.nlm.nih.gov/taxonomy/1126011", "percRank": 50, "percValue": 3}
+        report |= {
+            "microorganism": "https://www.ncbi.nlm.nih.gov/taxonomy/1126011",
+            "percRank": chance.choice([20, 50]),
+            "percValue": 3,
+        }
     if chance.random() < 0.3:
         report |= {"stringValue": "s", "booleanValue": chance.random() < 0.5, "hexBinaryValue": "F0f0"}
     metadata = {

@@ -1,0 +1,142 @@
+"""A query's new events over a WebSocket: ``/queries/{name}/events`` with ``stream`` or the fields of a schedule."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from fastapi import WebSocket, WebSocketDisconnect
+from fastapi.concurrency import run_in_threadpool
+
+from api.auth.partners import QUERY, Caller, caller_of
+from api.epcis import EpcisRoutes
+from api.epcis.headers import EpcFormat, epc_format
+from api.epcis.named import query_row
+from api.epcis.problems import error_body
+from api.epcis.query_answers import encoded, query_document, shown, viewer_of
+from api.epcis.subscriptions import cursor_before, record_time, trigger_of
+from api.epcis.subscriptions_schedule import FIELDS, BadSchedule, Schedule
+from api.epcis.webhooks import BATCH, standing_query
+from api.services import Services
+from core.errors import TracebondError
+from ledger.queryindex_search import newest, search
+
+POLL_S: Final = 0.5
+GONE, REFUSED, FAULT = 1001, 1008, 1011
+
+
+@dataclass
+class _Report:
+    """What a connection has been told so far.
+
+    Attributes:
+        next_ms: when the schedule comes next, None for a stream.
+    """
+
+    caller: Caller
+    name: str
+    form: EpcFormat
+    schedule: Schedule | None
+    is_empty_told: bool
+    initial_ms: int | None
+    cursor: int
+    next_ms: int | None
+
+
+def install(routes: EpcisRoutes) -> None:
+    """Add the route."""
+    routes.websocket("/queries/{name}/events", subscribe, QUERY)
+
+
+async def subscribe(websocket: WebSocket, name: str) -> None:
+    """Report a query's new events until the client goes, or the query does."""
+    await websocket.accept()
+    try:
+        report = await run_in_threadpool(_open, websocket, name)
+    except TracebondError as error:
+        await websocket.send_text(json.dumps(error_body(error)))
+        await websocket.close(REFUSED, "The subscription was refused.")
+        return
+    listener = asyncio.create_task(_until_gone(websocket))
+    try:
+        while not listener.done():
+            documents, is_over = await run_in_threadpool(_new, websocket.app.state.services, report)
+            for document in documents:
+                await websocket.send_text(document.decode())
+            if is_over:
+                await websocket.close(GONE, "The query is gone.")
+                return
+            if not documents:
+                await asyncio.wait([listener], timeout=POLL_S)
+    except TracebondError as error:
+        await websocket.send_text(json.dumps(error_body(error)))
+        await websocket.close(FAULT, "The query cannot be answered.")
+    except (WebSocketDisconnect, RuntimeError):
+        # The client went while something was being sent.
+        return
+    finally:
+        listener.cancel()
+
+
+async def _until_gone(websocket: WebSocket) -> None:
+    """Read and forget what the client sends, which is nothing that the standard knows, until it goes."""
+    try:
+        while True:
+            message = await websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+    except (WebSocketDisconnect, RuntimeError):
+        return
+
+
+def _open(websocket: WebSocket, name: str) -> _Report:
+    services: Services = websocket.app.state.services
+    caller, given = caller_of(websocket), dict(websocket.query_params)
+    schedule = trigger_of(_trigger(given))
+    initial_ms = record_time(given.get("initialRecordTime"), "initialRecordTime")
+    with services.db.reading() as tx:
+        query_row(tx, caller, name)
+        standing_query(tx, caller.speaks_as, name)
+        cursor = newest(tx) if initial_ms is None else cursor_before(tx, initial_ms)
+    next_ms = None if schedule is None else schedule.after(services.now_ms())
+    is_empty_told = given.get("reportIfEmpty") == "true"
+    return _Report(caller, name, epc_format(websocket), schedule, is_empty_told, initial_ms, cursor, next_ms)
+
+
+def _trigger(given: Mapping[str, str]) -> dict[str, Any]:
+    unknown = sorted(set(given) - set(FIELDS) - {"stream", "reportIfEmpty", "initialRecordTime"})
+    if unknown:
+        raise BadSchedule(f"There is no parameter {unknown[0][:100]!r} here.", pointer=unknown[0][:100])
+    for name in ("stream", "reportIfEmpty"):
+        if given.get(name, "true") not in ("true", "false"):
+            raise BadSchedule(f"{name} is true or false.", pointer=name)
+    found: dict[str, Any] = {"stream": given.get("stream") == "true"}
+    fields = {name: given[name] for name in FIELDS if name in given}
+    return found | ({"schedule": fields} if fields else {})
+
+
+def _new(services: Services, report: _Report) -> tuple[list[bytes], bool]:
+    """Documents of what came since the last call, and whether the query is gone."""
+    now_ms = services.now_ms()
+    if report.next_ms is not None and now_ms < report.next_ms:
+        return [], False
+    with services.db.reading() as tx:
+        try:
+            query = standing_query(tx, report.caller.speaks_as, report.name)
+        except TracebondError:
+            return [], True
+        if report.initial_ms is not None:
+            query = replace(query, record_ge_ms=max(report.initial_ms, query.record_ge_ms or 0))
+        top = newest(tx)
+        if top <= report.cursor and report.schedule is None:
+            return [], False
+        page = search(tx, query, viewer_of(report.caller), limit=BATCH, top=top, after=(report.cursor,))
+    report.cursor = max(top, report.cursor) if page.next is None else int(page.next[0])
+    is_done = page.next is None
+    if report.schedule is not None and is_done:
+        report.next_ms = report.schedule.after(now_ms)
+    if not page.events and not (report.schedule is not None and report.is_empty_told):
+        return [], False
+    events = [shown(found, report.form) for found in page.events]
+    return [encoded(query_document(events, now_ms=now_ms, query_name=report.name))], False
