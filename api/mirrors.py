@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from api import pages
 from api.errors import NotFound, wants_html
-from api.policy import PUBLIC, Routes
+from api.policy import PUBLIC, Policy, Routes
 from api.services import Services
 from core.canonical import parse_json
 from core.errors import Rejected
@@ -25,6 +25,8 @@ from ledger.mirror_auth import MirrorKey, NotAMirror, check_request
 from ledger.mirror_source import WIDTH, tile_path
 from ledger.mirror_tiles import entry_bundle, item_bundle
 
+# No session opens these routes: each request is signed by a registered mirror's key, and the handler checks that.
+MIRROR: Final = Policy("mirror", None)
 REPORT_BYTES_MAX: Final = 8_000
 _KEPT: Final = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Authorization"}
 _TILE = re.compile(r"(?P<number>(?:x\d{3}/){0,5}\d{3})(?:\.p/(?P<width>[1-9]\d{0,2}))?\Z")
@@ -32,12 +34,12 @@ _SIZE = re.compile(r"[1-9]\d{0,17}\Z")
 
 
 def install(routes: Routes) -> None:
-    """Add the routes. They are open to all by the policy table and check the request's own signature."""
+    """Add the routes."""
     routes.get("/log/checkpoint/{size}", checkpoint_at, PUBLIC, tags=["log"])
-    routes.get("/log/tile/entries/{path:path}", entries, PUBLIC, tags=["log"])
-    routes.get("/log/tile/items/{path:path}", items, PUBLIC, tags=["log"])
-    routes.post("/log/cosignature", cosignature, PUBLIC, tags=["log"])
-    routes.post("/log/refusal", refusal, PUBLIC, tags=["log"])
+    routes.get("/log/tile/entries/{path:path}", entries, MIRROR, tags=["log"])
+    routes.get("/log/tile/items/{path:path}", items, MIRROR, tags=["log"])
+    routes.post("/log/cosignature", cosignature, MIRROR, tags=["log"])
+    routes.post("/log/refusal", refusal, MIRROR, tags=["log"])
     routes.get("/mirrors", mirrors, PUBLIC, tags=["log"])
 
 
