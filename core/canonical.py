@@ -17,10 +17,11 @@ DIGITS_MAX = 38
 EXPONENT_MAX = 38
 DEPTH_MAX = 16
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_NOT_BRACKET = re.compile(rb"[^\[\]{}]+")
+# Strings and whatever else is no bracket; runs of plain characters are passed over at once.
+_NOT_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+', re.DOTALL)
 # What json.dumps(text, ensure_ascii=False) ends up in, without its way there.
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 _URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 # What is no base64url becomes "!", which the strict decoder refuses; padding too, before our own is added.
@@ -121,6 +122,14 @@ def dump_json(value: Any) -> bytes:
     return "".join(parts).encode("utf-8")
 
 
+def dump_parsed(value: Any) -> bytes:
+    """As :func:`dump_json`, quicker, for a value that :func:`parse_json` gave, or one made of its parts: no floats."""
+    try:
+        return _encode(value).encode("utf-8")
+    except TypeError:
+        return dump_json(value)
+
+
 def _write(value: Any, put: Callable[[str], None]) -> None:
     if isinstance(value, str):
         put(_quoted(value))
@@ -154,12 +163,12 @@ def _check_depth(data: bytes, depth_max: int) -> None:
     if data.count(b"[") + data.count(b"{") <= depth_max:
         return
     depth = 0
-    for byte in _NOT_BRACKET.sub(b"", _STRING.sub(b"", data)):
+    for byte in _NOT_BRACKET.sub(b"", data):
         if byte in b"[{":
             depth += 1
             if depth > depth_max:
                 raise Rejected(f"The JSON nests deeper than {depth_max}.", code="too_deep")
-        else:
+        elif byte in b"]}":
             depth -= 1
 
 

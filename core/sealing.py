@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from core.canonical import b64u, dump_json, sha256
+from core.canonical import b64u, dump_parsed, sha256
 from core.crypto import P256Private
 from core.errors import Rejected
 from core.message import (
@@ -78,12 +78,12 @@ def conceal(event: Mapping[str, Any], salts: Callable[[], bytes]) -> Concealed:
     root = items_root(items)
     found = []
     for name, value in hidden:
-        text = b64u(dump_json([b64u(salts()), name, value]))
+        text = b64u(dump_parsed([b64u(salts()), name, value]))
         found.append(Disclosure(text, name, value, b64u(sha256(text.encode("ascii")))))
     found.sort(key=lambda one: one.digest)
     clear["items"] = {"n": len(items), "root": b64u(root)}
     clear["_sd"] = [one.digest for one in found]
-    concealed = Concealed(event, clear, dump_json(clear), tuple(found), items, root)
+    concealed = Concealed(event, clear, dump_parsed(clear), tuple(found), items, root)
     if _is_full(len(concealed.text) + 1, concealed.disclosed_bytes):
         raise Rejected(
             f"The event is too large for a message of {PUBLISH_BYTES_MAX} bytes; say it in several events.",
@@ -122,9 +122,9 @@ def seal(
     kid = key.thumbprint()
     head: dict[str, Any] = {"v": 1, "aud": aud, "org": org, "iss": iss, "iat": iat, "seq": seq}
     head |= {"prev": None if prev is None else b64u(prev), "_sd_alg": "sha-256"}
-    tail = b"" if on_behalf_of is None else b',"on_behalf_of":' + dump_json(dict(on_behalf_of))
-    payload = dump_json(head)[:-1] + b',"events":[' + b",".join(one.text for one in events) + b"]" + tail + b"}"
-    header = dump_json({"alg": "ES256", "typ": TYP, "kid": kid})
+    tail = b"" if on_behalf_of is None else b',"on_behalf_of":' + dump_parsed(dict(on_behalf_of))
+    payload = dump_parsed(head)[:-1] + b',"events":[' + b",".join(one.text for one in events) + b"]" + tail + b"}"
+    header = dump_parsed({"alg": "ES256", "typ": TYP, "kid": kid})
     signing_input = f"{b64u(header)}.{b64u(payload)}".encode("ascii")
     jwt = signing_input + b"." + b64u(key.sign(signing_input)).encode("ascii")
     texts = "".join(f"{disclosure.text}~" for one in events for disclosure in one.disclosures)

@@ -5,7 +5,7 @@ from datetime import UTC
 from decimal import Decimal
 from typing import Any, Final
 
-from core.canonical import dump_json, sha256
+from core.canonical import dump_parsed, sha256
 from core.epcis.checks import instant
 from core.epcis.context import namespaces
 
@@ -45,7 +45,7 @@ def content_digest(event: Mapping[str, Any], context: object = None) -> bytes:
         return value
 
     members = {name_of(name): form(name, value) for name, value in event.items() if name not in _LEFT_OUT}
-    return sha256(dump_json(dict(sorted(members.items()))))
+    return sha256(dump_parsed(dict(sorted(members.items()))))
 
 
 def _digits(number: Decimal) -> str:
