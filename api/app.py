@@ -54,7 +54,7 @@ def create_app(services: Services) -> FastAPI:
 
 def install_consoles(routes: Routes) -> None:
     """Add the consoles of bank, goods side, regulator and operator."""
-    from api.consoles import bank, factory, operator, regulator
+    from api.consoles import bank, credit, factory, operator, regulator
 
-    for part in (bank, factory, operator, regulator):
+    for part in (bank, credit, factory, operator, regulator):
         part.install(routes)

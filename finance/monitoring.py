@@ -24,10 +24,12 @@ from finance.loanbook import read_loans, write_loans
 from finance.model import Actor, Call, Context
 from finance.policy import Policy
 from finance.states import OPEN_LOANS, step
-from finance.tables import applications, facilities, loans, margin_calls
+from finance.tables import applications, facilities, loans, margin_calls, payments, quotes
 from ledger.database import Database, Tx
+from ledger.itemmap import proof_size
 
 WATCHED: Final = ("ACTIVE", "WATCH", "FROZEN")
+HOUR_S: Final = 3_600
 OPEN_CALLS: Final = ("OPEN", "NOTIFIED", "PARTIALLY_CURED")
 
 
@@ -263,3 +265,26 @@ def _standing(call: Any, health: Health) -> CallStanding | None:
 
 def _read(text: str) -> Money:
     return parse_money(text, is_zero_allowed=True)
+
+
+class Watch:
+    """Judges all facilities whenever something they rest on has changed, and at least every hour."""
+
+    def __init__(self, db: Database, ctx: Context) -> None:
+        self._db, self._ctx = db, ctx
+        self._seen: tuple[Any, ...] = ()
+        self._last_s = 0
+
+    def step(self, now: int) -> bool:
+        """Judge if it is time to; whether anything followed."""
+        with self._db.reading() as tx:
+            seen = (proof_size(tx), business_date(tx, now), *_counts(tx))
+        if seen == self._seen and now - self._last_s < HOUR_S:
+            return False
+        self._seen, self._last_s = seen, now
+        return bool(monitor(self._db, self._ctx, now=now))
+
+
+def _counts(tx: Tx) -> tuple[int, ...]:
+    asked = [sa.select(sa.func.count()).select_from(table).scalar_subquery() for table in (quotes, payments, loans)]
+    return tuple(tx.execute(sa.select(*asked)).one())

@@ -23,6 +23,7 @@ from core.records import common, sign_record
 from finance.assess import LogEvidence
 from finance.commandlog import mark_audited, waiting_audits
 from finance.model import Context
+from finance.monitoring import Watch
 from finance.reconcile import reconcile
 from ingest.broker import EmbeddedBroker
 from ingest.gateway import Gateway
@@ -35,7 +36,6 @@ from ingest.topics import DeviceName, device_name
 from ledger.anchor import Anchorer, AnchorSettings
 from ledger.chain_logs import check_present
 from ledger.chain_metrics import ChainMetrics
-from ledger.chain_tx import ChainSender
 from ledger.followers import run_once
 from ledger.itemmap import ProofMap, proof_size
 from ledger.keys import keys_of
@@ -98,7 +98,7 @@ class Running:
         anchoring = AnchorSettings(interval_ms=int(settings.anchor_s * 1_000), leaves=settings.anchor_leaves)
         anchorer = Anchorer(parts.db, parts.chain, anchoring)
         anchorer.check_start(now_ms=now_ms())
-        sender = ChainSender(parts.db, parts.chain, parts.signer)
+        sender = parts.sender()
 
         def sequence() -> bool:
             made = sequencer.step(now_s())
@@ -143,7 +143,7 @@ class Running:
         self.loops.add("ingest", worker.run_once, idle_s=0.01)
 
     def add_followers(self) -> None:
-        """State and history, then finance's reconciler."""
+        """State and history, then finance's reconciler and the monitoring of running facilities."""
         parts, follower = self.parts, views()
 
         def follow() -> bool:
@@ -154,7 +154,9 @@ class Running:
             return bool(steps.moved)
 
         self.loops.add("followers", follow, idle_s=0.3)
+        watch = Watch(parts.db, self.finance)
         self.loops.add("finance", settle, idle_s=0.5)
+        self.loops.add("monitoring", lambda: watch.step(now_s()), idle_s=10)
 
     def add_capture(self) -> None:
         """The gateway that signs what partners capture over HTTP, and the worker of capture jobs."""

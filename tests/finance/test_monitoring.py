@@ -10,10 +10,10 @@ import pytest
 
 from core.errors import Conflict
 from core.money import Money
-from finance import applications, enforcement, lending, margin
+from finance import applications, enforcement, freezing, lending, margin
 from finance.eod import put
 from finance.journal import ALLOWANCE, CLEARING, LOANS, MARGIN, PAYABLE, control_differences, trial_balance
-from finance.monitoring import CallStanding, Health, monitor, verdict
+from finance.monitoring import CallStanding, Health, Watch, monitor, verdict
 from finance.policy import load_policy
 from finance.tables import command_log, facilities, loans, margin_calls, pledges, receipts
 from tests.finance.test_credit import pledged, refused
@@ -229,3 +229,35 @@ def test_what_a_sale_does_not_bring_is_written_off_and_may_be_recovered(world: F
     assert books(world)[ALLOWANCE] == Money(-10_000)
     with pytest.raises(Conflict):
         world.do(enforcement.propose_write_off, MAKER_OF_BANK, facility=facility)
+
+
+def test_a_frozen_facility_thaws_only_by_two_and_when_the_goods_testify_again(sqlite_world: FinanceWorld) -> None:
+    world = sqlite_world
+    facility = lent(world)
+    world.change["findings"] = (("recalled", ("5:0",)),)
+    judged(world)
+    refused("still_knocked_out", world.do, freezing.propose_unfreeze, MAKER_OF_BANK, facility=facility)
+    world.change.clear()
+    asked = world.do(freezing.propose_unfreeze, MAKER_OF_BANK, facility=facility)
+    values = {"facility": facility, "request": asked["request"], "proposal": asked["proposal"]}
+
+    world.change["findings"] = (("recalled", ("5:0",)),)
+    refused("still_knocked_out", world.do, freezing.unfreeze, CHECKER, **values)
+    world.change.clear()
+    world.do(freezing.unfreeze, CHECKER, **values)
+
+    assert state(world) == "ACTIVE"
+    world.do(freezing.freeze, MAKER_OF_BANK, facility=facility)
+    assert state(world) == "FROZEN"
+
+
+def test_watching_judges_again_only_when_something_changed(sqlite_world: FinanceWorld) -> None:
+    world = sqlite_world
+    lent(world)
+    watch = Watch(world.database, world.ctx)
+    watch.step(world.clock)
+
+    price(world, "10000")
+
+    assert watch.step(world.clock + 1)
+    assert not watch.step(world.clock + 2)
