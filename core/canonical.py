@@ -3,7 +3,6 @@
 import binascii
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -17,8 +16,6 @@ DIGITS_MAX = 38
 EXPONENT_MAX = 38
 DEPTH_MAX = 16
 
-# Strings and whatever else is no bracket; runs of plain characters are passed over at once.
-_NOT_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+', re.DOTALL)
 # What json.dumps(text, ensure_ascii=False) ends up in, without its way there.
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
@@ -80,7 +77,6 @@ def parse_json(data: bytes, *, bytes_max: int, depth_max: int = DEPTH_MAX) -> An
     """
     if len(data) > bytes_max:
         raise Rejected(f"The JSON text has {len(data)} bytes; at most {bytes_max} are taken.", code="too_large")
-    _check_depth(data, depth_max)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -91,6 +87,8 @@ def parse_json(data: bytes, *, bytes_max: int, depth_max: int = DEPTH_MAX) -> An
         raise Rejected(f"Not JSON: {error.msg} at character {error.pos}.", code="bad_json") from error
     except RecursionError as error:
         raise Rejected(f"The JSON nests deeper than {depth_max}.", code="too_deep") from error
+    if text.count("[") + text.count("{") > depth_max:
+        _check_depth(value, depth_max)
     if "\\u" in text:
         _refuse_lone_surrogates(value)
     return value
@@ -159,17 +157,19 @@ def _refuse_type(value: Any) -> NoReturn:
     raise Rejected(f"A {type(value).__name__} has no place in this JSON.", code=code)
 
 
-def _check_depth(data: bytes, depth_max: int) -> None:
-    if data.count(b"[") + data.count(b"{") <= depth_max:
-        return
+def _check_depth(value: Any, depth_max: int) -> None:
+    level = [value] if isinstance(value, dict | list) else []
     depth = 0
-    for byte in _NOT_BRACKET.sub(b"", data):
-        if byte in b"[{":
-            depth += 1
-            if depth > depth_max:
-                raise Rejected(f"The JSON nests deeper than {depth_max}.", code="too_deep")
-        elif byte in b"]}":
-            depth -= 1
+    while level:
+        depth += 1
+        if depth > depth_max:
+            raise Rejected(f"The JSON nests deeper than {depth_max}.", code="too_deep")
+        level = [
+            member
+            for one in level
+            for member in (one.values() if type(one) is dict else one)
+            if type(member) is dict or type(member) is list
+        ]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
