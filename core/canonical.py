@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 from typing import Any, NoReturn
 
 import rfc8785
@@ -18,7 +19,14 @@ DEPTH_MAX = 16
 
 # What json.dumps(text, ensure_ascii=False) ends up in, without its way there.
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
+
+
+def _no_json(value: Any) -> NoReturn:
+    raise TypeError(type(value).__name__)
+
+
+# One encoder for all calls: JSONEncoder makes a new one for each, which takes longer than a small value itself.
+_encode = c_make_encoder(None, _no_json, encode_basestring, None, ":", ",", False, False, False)
 _URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 # What is no base64url becomes "!", which the strict decoder refuses; padding too, before our own is added.
@@ -122,8 +130,10 @@ def dump_json(value: Any) -> bytes:
 
 def dump_parsed(value: Any) -> bytes:
     """As :func:`dump_json`, quicker, for a value that :func:`parse_json` gave, or one made of its parts: no floats."""
+    if isinstance(value, str):
+        return _quoted(value).encode("utf-8")
     try:
-        return _encode(value).encode("utf-8")
+        return "".join(_encode(value, 0)).encode("utf-8")
     except TypeError:
         return dump_json(value)
 

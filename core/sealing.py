@@ -18,6 +18,7 @@ from core.message import (
     EVENTS_MAX,
     JWT_BYTES_MAX,
     PUBLISH_BYTES_MAX,
+    SALT_BYTES,
     TYP,
     Disclosure,
     EventItem,
@@ -57,11 +58,11 @@ class Sealed:
     message: Message
 
 
-def conceal(event: Mapping[str, Any], salts: Callable[[], bytes]) -> Concealed:
+def conceal(event: Mapping[str, Any], random: Callable[[int], bytes]) -> Concealed:
     """An event with a disclosure for each member that does not stand in clear.
 
     Args:
-        event: a valid EPCIS event. salts: gives 16 random bytes a call.
+        event: a valid EPCIS event. random: gives so many random bytes.
 
     Raises:
         Rejected: an identifier is wrong, or ``too_large`` when no message can hold the event.
@@ -77,8 +78,10 @@ def conceal(event: Mapping[str, Any], salts: Callable[[], bytes]) -> Concealed:
     items = event_items(event)
     root = items_root(items)
     found = []
-    for name, value in hidden:
-        text = b64u(dump_parsed([b64u(salts()), name, value]))
+    salts = random(SALT_BYTES * len(hidden))
+    for place, (name, value) in enumerate(hidden):
+        salt = b64u(salts[SALT_BYTES * place : SALT_BYTES * (place + 1)])
+        text = b64u(b'["%b",%b,%b]' % (salt.encode("ascii"), dump_parsed(name), dump_parsed(value)))
         found.append(Disclosure(text, name, value, b64u(sha256(text.encode("ascii")))))
     found.sort(key=lambda one: one.digest)
     clear["items"] = {"n": len(items), "root": b64u(root)}

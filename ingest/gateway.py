@@ -263,7 +263,7 @@ class Gateway:
                 result = replace(result, faults=(Fault(f"{result.pointer}/eventID", "event_id_taken", sentence),))
             else:
                 try:
-                    fresh.append((place, conceal(given.event, lambda: self._random(16))))
+                    fresh.append((place, conceal(given.event, self._random)))
                     here[given.row_key] = (place, given)
                     result = replace(result, status="accepted")
                 except Rejected as error:
