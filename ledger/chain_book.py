@@ -88,6 +88,11 @@ def record_deployment(tx: Tx, deployment: Deployment, *, now_ms: int, is_new_cha
             deployment.chain_id, deployment.genesis_hash, deployment.log_contract, deployment.log_id
         ):  # fmt: skip
             return int(row.id)
+        if not is_new_chain and known.log_contract == deployment.log_contract and known.log_id < deployment.log_id:
+            raise WrongChain(
+                f"This database still writes log {known.log_id}, but deployment.json names its successor "
+                f"{deployment.log_id}: an old backup was restored. Restore a newer one, or its own deployment.json."
+            )
         if not is_new_chain:
             raise WrongChain(
                 f"This database belongs to the log contract {known.log_contract} on chain {known.chain_id}. If that "

@@ -13,7 +13,7 @@ from ledger import chain_book as book
 from ledger.anchor import last_anchor, last_final_anchor, unfinal_count
 from ledger.chain_alarms import PERSON_CLEARS, clear_alarm, is_credit_stopped, open_alarms
 from ledger.chain_logs import log_lines
-from ledger.chain_tx import ChainSender, resume_account
+from ledger.chain_tx import resume_account
 from ledger.chain_tx_tables import chain_tx
 from ledger.tables import checkpoints
 from tracebond.enrol import Enrolment
@@ -174,7 +174,7 @@ def fund(data: Path | None, account: str, ether: float) -> None:
 
 def waiter(parts: Parts) -> Enrolment:
     """Waits for chain_txs, and sends them where no server does; any number of senders may be alive."""
-    sender = ChainSender(parts.db, parts.chain, parts.signer)
+    sender = parts.sender()
     return Enrolment(parts, lambda: sender.step(now_ms()))
 
 

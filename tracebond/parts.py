@@ -17,6 +17,7 @@ from core.identifiers import org_id
 from finance.model import k_check
 from ledger.chain_book import check_start
 from ledger.chain_logs import present
+from ledger.chain_tx import ChainSender, SenderSettings
 from ledger.database import Database, open_database, upgrade
 from ledger.keyfiles import KeyFiles
 from ledger.proofs import LogPlace
@@ -55,6 +56,11 @@ class Parts:
             chain_id=found.chain_id,
             genesis=found.genesis_hash,
         )
+
+    def sender(self) -> ChainSender:
+        """What signs and sends chain_txs; any number may be alive."""
+        cap = self.settings.fee_cap_gwei * 10**9
+        return ChainSender(self.db, self.chain, self.signer, SenderSettings(fee_cap_wei=cap))
 
     def close(self) -> None:
         """Give back database and chain."""

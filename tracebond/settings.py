@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     )
     pkcs11_token: str = Field("", description="Label of the token in that library.")
     pkcs11_pin_file: str = Field("", description="File, mode 600, that holds the token's user PIN.")
+    fee_cap_gwei: int = Field(500, gt=0, description="Most that is ever offered per gas; above it chain_txs wait.")
     finality_depth: int = Field(
         0, ge=0, le=10_000, description="Blocks on top of a block that make it final; 0: the chain's finalized block."
     )

@@ -1,11 +1,12 @@
 """A SoftHSM2 token of one's own: the real PKCS#11 module over files in a folder."""
 
+import atexit
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,11 @@ class Token:
         return {one: key[pkcs11.Attribute[one]] for one in names}
 
 
-@contextmanager
-def make_token(folder: Path) -> Iterator[Token]:
-    """An initialised token; the module reads SOFTHSM2_CONF when the process first loads it."""
+@cache
+def make_token() -> Token:
+    """An initialised token, one a process: the module reads SOFTHSM2_CONF when it is first loaded."""
+    folder = Path(tempfile.mkdtemp(prefix="softhsm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     module = next((path for path in MODULES if Path(path).exists()), None)
     program = shutil.which("softhsm2-util", path=f"{os.environ['PATH']}:/usr/bin")
     if module is None or program is None:
@@ -62,4 +65,4 @@ def make_token(folder: Path) -> Iterator[Token]:
     pin_file = folder / "pin"
     pin_file.write_text(PIN + "\n")
     pin_file.chmod(0o600)
-    yield Token(module, LABEL, pin_file)
+    return Token(module, LABEL, pin_file)

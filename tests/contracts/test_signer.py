@@ -4,7 +4,7 @@ import json
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,11 +33,10 @@ TX = {
 Open = Callable[[], Signer]
 
 
-@pytest.fixture(scope="module")
-def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
-    """A SoftHSM token for these tests."""
-    with make_token(tmp_path_factory.mktemp("softhsm")) as made:
-        yield made
+@pytest.fixture
+def token() -> Token:
+    """A SoftHSM token."""
+    return make_token()
 
 
 @pytest.fixture(params=[pytest.param("keystore", marks=pytest.mark.unit), "pkcs11"])

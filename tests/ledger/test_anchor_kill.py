@@ -22,7 +22,7 @@ from tests.chain_fixtures import ChainWorld, anvil_world, built_in_world
 from tests.ledger.world import World, seen
 
 ROOT = Path(__file__).parents[2]
-KILLS = 60 if os.environ.get("TRACEBOND_CAMPAIGN") else 3
+KILLS = 125 if os.environ.get("TRACEBOND_CAMPAIGN") else 3
 SETTINGS = AnchorSettings(interval_ms=50, unfinal_max=4)
 _RUN = """
 import sys, time
