@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from api.app import create_app
 from api.epcis.worker import CaptureWorker
+from api.epcis.webhooks import Reporter
 from api.services import Services, WebSettings
 from contracts.clients import PledgeRegistryClient
 from core.canonical import b64u
@@ -40,6 +41,7 @@ from ledger.followers import run_once
 from ledger.itemmap import ProofMap, proof_size
 from ledger.keys import keys_of
 from ledger.log import Block, Sequencer
+from ledger.queryindex import QueryIndex
 from ledger.state import views
 from ledger.store import admit_record
 from tracebond.enrol import GATEWAY, Enrolment
@@ -153,7 +155,10 @@ class Running:
             steps = reconcile(parts.db, self.finance, now=now_s())
             return bool(steps.moved)
 
+        index, reporter = QueryIndex(), Reporter(parts.db, secrets.token_bytes, parts.settings.webhook_private)
         self.loops.add("followers", follow, idle_s=0.3)
+        self.loops.add("query-index", lambda: run_once(parts.db, index) > 0, idle_s=0.3)
+        self.loops.add("subscriptions", lambda: reporter.step(now_ms()), idle_s=0.5)
         watch = Watch(parts.db, self.finance)
         self.loops.add("finance", settle, idle_s=0.5)
         self.loops.add("monitoring", lambda: watch.step(now_s()), idle_s=10)
@@ -215,6 +220,7 @@ class Running:
             log_id=parts.deployment.log_id,
             is_demo=is_demo,
             is_own_chain=parts.chain.is_development,
+            webhook_private=settings.webhook_private,
             mirror_keys=tuple(settings.mirror_keys.split()),
         )
         return create_app(
