@@ -164,6 +164,13 @@ def newest_note(tx: Tx) -> str | None:
     return None if found is None else found[0]
 
 
+def is_awaited(tx: Tx, size: int) -> bool:
+    """Whether a mirror that agrees with the log so far has not cosigned this size yet, and nobody else has."""
+    following = [one for one in standings(tx) if one.size and one.refusal is None]
+    signed = sa.select(cosignatures.c.kid).where(cosignatures.c.size == size)
+    return bool(following) and tx.execute(signed.limit(1)).first() is None
+
+
 def standings(tx: Tx) -> list[Standing]:
     """What each registered mirror last confirmed or refused."""
     log_size = tx.execute(sa.select(sa.func.max(checkpoints.c.size))).scalar_one_or_none() or 0

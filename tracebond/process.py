@@ -4,6 +4,7 @@ import logging
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,8 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY
 
 from api.app import create_app
-from api.epcis.worker import CaptureWorker
 from api.epcis.webhooks import Reporter
+from api.epcis.worker import CaptureWorker
 from api.services import Services, WebSettings
 from contracts.clients import PledgeRegistryClient
 from core.canonical import b64u
@@ -37,6 +38,8 @@ from ingest.topics import DeviceName, device_name
 from ledger.anchor import Anchorer, AnchorSettings
 from ledger.chain_logs import check_present
 from ledger.chain_metrics import ChainMetrics
+from ledger.cosignatures import is_awaited
+from ledger.database import Tx
 from ledger.followers import run_once
 from ledger.itemmap import ProofMap, proof_size
 from ledger.keys import keys_of
@@ -51,6 +54,8 @@ from tracebond.parts import Parts, open_parts
 from tracebond.settings import Settings
 
 AUDITS_MAX = 200
+# Our choice: a mirror that follows needs a few seconds; one that is away must not hold proofs up for long.
+MIRROR_WAIT_S = 10.0
 _log = structlog.get_logger(__name__)
 
 
@@ -60,16 +65,26 @@ class Proofs:
 
     maps: ProofMap
     lock: threading.Lock
+    waiting_since: float | None = None
 
     def advance(self, parts: Parts) -> bool:
         """Move the map to the newest final size; true when it moved."""
         with parts.db.reading() as tx:
             size = proof_size(tx)
-            if size <= self.maps.size:
+            if size <= self.maps.size or self._waits_for_mirror(tx, size):
                 return False
             with self.lock:
                 self.maps.advance(tx, size)
+        self.waiting_since = None
         return True
+
+    def _waits_for_mirror(self, tx: Tx, size: int) -> bool:
+        """Bundles stay a moment on the last size, so that the next ones carry the cosignature that is on its way."""
+        if self.maps.size == 0 or not is_awaited(tx, size):
+            return False
+        now = time.monotonic()
+        self.waiting_since = self.waiting_since or now
+        return now - self.waiting_since < MIRROR_WAIT_S
 
 
 class Running:

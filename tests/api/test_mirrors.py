@@ -13,6 +13,7 @@ from core.jws import sign_jws
 from core.message import read_entry
 from core.notes import COSIGNATURE, Checkpoint, Verifier, cosign
 from core.records import common, key_members
+from ledger.cosignatures import is_awaited
 from ledger.database import Database
 from ledger.log import last_checkpoint
 from ledger.mirror_auth import COSIGNER, sign_request
@@ -259,3 +260,21 @@ def test_makers_of_the_small_world_have_no_door(log: Log) -> None:
     log.register(key, MAKER, use="mirror", scope={COSIGNER: Verifier("m", COSIGNS.public, COSIGNATURE).encode()})
 
     assert log.post("/log/cosignature", log.cosigned(), key=key).status_code == 401
+
+
+def test_proofs_wait_for_a_mirror_that_follows_and_for_no_other(log: Log) -> None:
+    def awaited() -> bool:
+        with log.world.database.reading() as tx:
+            return is_awaited(tx, log.checkpoint.size)
+
+    never_cosigned = awaited()
+    log.post("/log/cosignature", log.cosigned())
+    cosigned = awaited()
+    log.world.send("line-1", seen(9))
+    log.world.step()
+    behind = awaited()
+    said = {"size": 3, "leaf": 4, "kind": "message", "entry_id": "", "code": "bad_signature", "message": "Not so."}
+    log.site.clock.now_ms += 1_000
+    log.post("/log/refusal", canonical_bytes(said))
+
+    assert (never_cosigned, cosigned, behind, awaited()) == (False, False, True, False)
