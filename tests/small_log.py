@@ -203,12 +203,11 @@ class SmallLog:
 
 def answered(known: dict[str, str], asked: Sequence[Question]) -> tuple[bytes, ...]:
     """The answers of a node that knows some: another size has no root, every other call reverts and gives nothing."""
-    return tuple(
-        bytes.fromhex(
-            known.get(f"{question.to} {question.data}", "0" * 66 if question.data.startswith(f"0x{ROOT_AT}") else "0x")[2:]
-        )
-        for question in asked
-    )
+    found = []
+    for question in asked:
+        nothing = "0x" + "00" * 32 if question.data.startswith(f"0x{ROOT_AT}") else "0x"
+        found.append(bytes.fromhex(known.get(f"{question.to} {question.data}", nothing)[2:]))
+    return tuple(found)
 
 
 def encoded(bundle: dict[str, Any]) -> bytes:

@@ -240,7 +240,7 @@ function readEntry(value) {
     last = event;
     items.set(event, list(part[1], 20_000, readItemLeaf));
   }
-  if (optional.some((name) => top[name].length === 0)) bad("an empty member is left out");
+  if (optional.some((name) => Array.isArray(top[name]) && top[name].length === 0)) bad("an empty member is left out");
   const data = utf8(text(top.data));
   return { index: count(top.index), data, path: hashes(top.path), disclosures: list("disclosures" in top ? top.disclosures : [], 20_000, text), items };
 }
@@ -311,11 +311,18 @@ function checkEvent(event) {
   if (!Array.isArray(digests) || !digests.every((digest) => typeof digest === "string" && digest.length === 43) || !ascends(digests)) badMessage("_sd is sorted and holds each digest once");
 }
 
+const ERROR_CLEAR = ["declarationTime", "reason", "correctiveEventIDs"];
+
 export function readDisclosure(textValue) {
-  const value = parseJson(unb64u(textValue), 262_144);
-  if (!Array.isArray(value) || value.length !== 3 || typeof value[0] !== "string" || typeof value[1] !== "string") refuse("bad_disclosure", "A disclosure is a list of salt, name and value.");
-  if (unb64u(value[0]).length < 16 || EVENT.includes(value[1]) || value[1] === "...") refuse("bad_disclosure", "A salt has 128 bits, and clear members are never disclosed.");
-  return { name: value[1], value: value[2] };
+  const fail = (why) => refuse("bad_disclosure", why);
+  let plain;
+  try { plain = unb64u(textValue); } catch (error) { throw error instanceof Refused ? new Refused("bad_disclosure", error.message) : error; }
+  const value = parseJson(plain, 262_144);
+  if (!Array.isArray(value) || value.length !== 3 || typeof value[0] !== "string" || typeof value[1] !== "string") fail("A disclosure is a list of salt, name and value.");
+  const [salt, name, member] = value;
+  if (unb64u(salt).length < 16 || EVENT.includes(name) || name === "...") fail("A salt has 128 bits, and clear members are never disclosed.");
+  if (name === "tb:errorDeclaration" && !(member instanceof Map && ERROR_CLEAR.every((clear) => !member.has(clear)))) fail("It holds the rest of an error declaration.");
+  return { name, value: member };
 }
 
 const COMMON = ["v", "t", "aud", "log", "org", "iat"];

@@ -37,7 +37,17 @@ from tests.small_log import CONTRACT, DEVICE_KEY, MIRROR, SmallLog, encoded
 
 SCRIPT = Path(__file__).parent / "verify_cases.mjs"
 POLICY = Policy(CONTRACT)
-NUMBERS = ("item", "origin", "size", "time", "coverage", "uncovered", "completeness", "hidden", "hidden_related")
+NUMBERS: tuple[str, ...] = (
+    "item",
+    "origin",
+    "size",
+    "time",
+    "coverage",
+    "uncovered",
+    "completeness",
+    "hidden",
+    "hidden_related",
+)
 NUMBERS += ("unnamed", "other_logs")
 
 
