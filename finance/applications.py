@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_args
 
 import sqlalchemy as sa
 
@@ -20,6 +20,7 @@ from finance.policy import load_policy
 from finance.provenance import grounds
 from finance.rating import check_features
 from finance.receipts import receipt_row, receipts_over, refuse_pledged
+from finance.schedule import Kind
 from finance.states import OPEN_LOANS, step
 from finance.tables import applications, approvals, borrowers, claims, facilities, goods, loans, pledges, quotes
 from ledger.chain_alarms import is_credit_stopped
@@ -91,15 +92,16 @@ def record_quote(
 
 def submit_application(
     tx: Tx, ctx: Context, actor: Actor, *, lender: str, goods_item: str, amount: str, tenor_days: int, purpose: str,
-    key: str, reason: str, now: int,
+    repayment: str = "bullet", key: str, reason: str, now: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The owner of goods under a sealed receipt asks for credit; the decision follows in the same command.
 
     Args:
         goods_item: the goods or their container, in any spelling.
+        repayment: ``bullet`` at the end of the tenor; ``equal_instalment`` or ``interest_only`` month by month.
 
     Raises:
-        Rejected: ``not_allowed``, ``bad_amount``, ``bad_period``, ``no_receipt``, ``unknown_borrower``.
+        Rejected: ``not_allowed``, ``bad_amount``, ``bad_period``, ``unknown_kind``, ``no_receipt``, ``unknown_borrower``.
         AlreadyPledged: the goods, what is inside or what they are inside of secure another loan.
         Conflict: ``receipt_not_sealed``, ``receipt_expired``.
     """
@@ -107,6 +109,9 @@ def submit_application(
     money = parse_money(amount, pointer="amount")
     if type(tenor_days) is not int or not 1 <= tenor_days <= 360:
         raise Rejected("A tenor is 1 to 360 days.", code="bad_period", pointer="tenor_days")
+    if repayment not in get_args(Kind):
+        kinds = ", ".join(get_args(Kind))
+        raise Rejected(f"A loan is repaid by {kinds}.", code="unknown_kind", pointer="repayment")
 
     def act(call: Call) -> dict[str, Any]:
         receipt = _receipt_for(tx, ctx, actor.org, goods_item, now)
@@ -120,7 +125,7 @@ def submit_application(
             state = step("application", state, event)
         terms = {
             "lender": bank, "borrower": actor.org, "receipt": b64u(receipt), "amount": money.text(),
-            "tenor_days": tenor_days, "rate": str(ctx.policy.text("loan", "rate")),
+            "tenor_days": tenor_days, "repayment": repayment, "rate": str(ctx.policy.text("loan", "rate")),
             "day_count": ctx.policy.text("loan", "day_count"), "policy": ctx.policy.version,
             "policy_hash": b64u(ctx.policy.digest), "decision": b64u(sha256(canonical_bytes(decision))), "key": key,
         }  # fmt: skip
@@ -139,6 +144,7 @@ def submit_application(
 
     body = {
         "lender": lender, "goods_item": goods_item, "amount": amount, "tenor_days": tenor_days, "purpose": purpose,
+        "repayment": repayment,
     }  # fmt: skip
     return command(tx, ctx, name="submit_application", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
 
@@ -209,7 +215,7 @@ def accept_offer(
                 id=application, application=application, lender=row.lender, borrower=row.borrower,
                 limit_minor=row.amount, rate_e10=int(ctx.policy.number("loan", "rate") * 10**10),
                 day_count=ctx.policy.text("loan", "day_count"), grade=decision["grade"], policy=ctx.policy.version,
-                tenor_days=row.tenor_days, available_until=until, state="PENDING", is_disputed=False, version=0,
+                tenor_days=row.tenor_days, repayment=json.loads(row.terms)["repayment"], available_until=until, state="PENDING", is_disputed=False, version=0,
             )
         )  # fmt: skip
         pledge = reserve(tx, ctx, facility=application, lender=row.lender, receipt=bytes(row.receipt),

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -27,6 +27,8 @@ from finance.states import step
 from finance.tables import facilities, loans, payments, pledges, schedule_lines
 from ledger.chain_alarms import is_credit_stopped
 from ledger.database import Tx
+
+MONTH_DAYS: Final = 30
 
 
 def draw(
@@ -177,9 +179,11 @@ def _pay_out(tx: Tx, facility: Any, money: Money, base: Mapping[str, Any], call:
             base=canonical_bytes(dict(base)).decode(),
         )
     )  # fmt: skip
+    is_bullet = facility.repayment == "bullet"
     lines = schedule(
-        money, rate=Fraction(facility.rate_e10, 10**10), day_count_name=facility.day_count, start=today, periods=1,
-        every=Every(facility.tenor_days, "D"), kind="bullet",
+        money, rate=Fraction(facility.rate_e10, 10**10), day_count_name=facility.day_count, start=today,
+        periods=1 if is_bullet else max(1, facility.tenor_days // MONTH_DAYS),
+        every=Every(facility.tenor_days, "D") if is_bullet else Every(1, "M"), kind=facility.repayment,
     )  # fmt: skip
     for number, line in enumerate(lines, start=1):
         day = rolled(line.due)
@@ -191,8 +195,8 @@ def _pay_out(tx: Tx, facility: Any, money: Money, base: Mapping[str, Any], call:
         )  # fmt: skip
     entry = Entry("draw", f"draw/{loan}", {LOANS: money}, {DEPOSITS: money})
     number = post(tx, entry, lender=facility.lender, business_date=today, today=today, now=call.now_s, loan=loan)
-    due = today + timedelta(days=facility.tenor_days)
-    return {"loan": loan, "state": state, "amount": money.text(), "entry": number, "due": due.isoformat()}
+    last = lines[-1].due
+    return {"loan": loan, "state": state, "amount": money.text(), "entry": number, "due": last.isoformat()}
 
 
 def _book(tx: Tx, loan: Loan, money: Money, reference: str, call: Call) -> dict[str, Any]:

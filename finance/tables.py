@@ -181,6 +181,7 @@ facilities: Final = Table(
     Column("grade", Text, nullable=False),
     Column("policy", Text, nullable=False),
     Column("tenor_days", Integer, nullable=False),
+    Column("repayment", Text, nullable=False, server_default="bullet"),
     Column("available_until", Date, nullable=False),
     Column("state", Text, nullable=False, index=True),
     Column("is_disputed", sa.Boolean, nullable=False),

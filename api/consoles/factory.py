@@ -48,6 +48,7 @@ class ApplicationIn(Command):
     goods_item: str
     amount: str
     tenor_days: Whole
+    repayment: str = "bullet"
     purpose: str
 
 

@@ -13,7 +13,7 @@ from finance.journal import control_differences, trial_balance
 from finance.reconcile import compare, freeze_mismatches
 from finance.states import LIVE_PLEDGES
 from finance.tables import applications as applications_table
-from finance.tables import facilities, loans
+from finance.tables import facilities, loans, schedule_lines
 from finance.tables import pledges as pledges_table
 from finance.tables import receipts as receipts_table
 from tests.finance.world import (
@@ -360,3 +360,36 @@ def test_delivery_frees_the_claims_when_it_is_final(world: FinanceWorld) -> None
 def test_a_bad_amount_is_refused_before_anything_happens(sqlite_world: FinanceWorld, amount: Any) -> None:
     with pytest.raises(Rejected, match="bad_amount"):
         apply(sqlite_world, amount=amount)
+
+
+def test_a_loan_in_equal_instalments_is_paid_line_by_line(sqlite_world: FinanceWorld) -> None:
+    world = sqlite_world
+    prepare(world)
+    receipt(world)
+    done = apply(world, repayment="equal_instalment")
+    approve(world, done)
+    offer = accept(world, done)
+    world.do(pledges.sign_pledge, BORROWER, pledge=offer["pledge"])
+    world.do(pledges.sign_pledge, CUSTODIAN, pledge=offer["pledge"])
+    world.do(pledges.send_pledge, MAKER_OF_BANK, pledge=offer["pledge"])
+    world.settle()
+    loan = world.do(lending.draw, BORROWER, facility=offer["facility"], amount=AMOUNT)
+    lines = world.query(schedule_lines)
+
+    assert [line.number for line in lines] == [1, 2, 3]
+    assert sum(line.principal for line in lines) == 3_000_000
+    world.clock += 10 * 86_400
+    paid = world.do(lending.repay, BORROWER, loan=loan["loan"], amount="10000.00", reference="early")
+
+    # Ten days' interest first (36.25), the rest on principal in advance: of the oldest instalment before the next.
+    assert (paid["interest"], paid["principal"]) == ("36.25", "9963.75")
+    assert [line.principal_paid for line in world.query(schedule_lines)] == [
+        min(996_375, lines[0].principal), 996_375 - min(996_375, lines[0].principal), 0,
+    ]  # fmt: skip
+
+
+def test_a_repayment_of_another_kind_is_refused(sqlite_world: FinanceWorld) -> None:
+    prepare(sqlite_world)
+    receipt(sqlite_world)
+
+    refused("unknown_kind", apply, sqlite_world, repayment="never")
