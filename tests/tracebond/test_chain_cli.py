@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -21,6 +22,7 @@ from ledger.chain_book import current_deployment
 from ledger.chain_logs import check_present
 from ledger.chain_metrics import ChainMetrics
 from ledger.chain_tx import ChainSender
+from ledger.chain_tx_tables import anchors
 from ledger.keys import org_info
 from ledger.log import Sequencer
 from tracebond.chain_cli import chain
@@ -207,6 +209,18 @@ def test_a_folder_whose_file_is_older_than_the_succession_goes_on_with_the_succe
     assert b'"log_id": 1' in (data / "deployment.json").read_bytes()
 
 
+def test_a_backup_from_before_the_succession_is_refused_by_name(data: Path, seeded: Path) -> None:
+    second = sizes(data)[1]
+    call(data, "log", "freeze", "--last-good", str(second), "--reason", "a drill", "--yes")
+    call(data, "log", "successor")
+    for path in data.glob("tracebond.db*"):
+        path.unlink()
+    shutil.copy(seeded / "tracebond.db", data / "tracebond.db")
+
+    with pytest.raises(WrongChain, match="old backup was restored"), service(data):
+        pass
+
+
 def test_a_new_chain_is_deployed_registered_and_anchored_again_and_says_so(data: Path) -> None:
     with service(data) as running:
         old = running.parts.deployment
@@ -259,10 +273,6 @@ def test_a_new_chain_is_deployed_registered_and_anchored_again_and_says_so(data:
 
 def sizes_before(parts: Parts) -> int:
     """The size that the old chain held."""
-    import sqlalchemy as sa
-
-    from ledger.chain_tx_tables import anchors
-
     with parts.db.reading() as tx:
         return int(tx.execute(sa.select(sa.func.max(anchors.c.size)).where(anchors.c.deployment == 1)).scalar_one())
 
