@@ -8,9 +8,10 @@ import sqlalchemy as sa
 
 from ledger.database import Tx, run_many
 from ledger.followers import Entry, LoggedMessage, LoggedRecord
-from ledger.tables import chains, entries, key_ends, keys, messages, suspects
+from ledger.tables import chains, checkpoints, entries, key_ends, keys, messages, suspects
 
 GAPS_MAX = 1_000
+AFTER_LAST = "after_last"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class _Book:
             self._ends |= {row.key_no: row for row in ends}
         self._seen = self._logged_before(new)
         self._suspects = self._suspects_of({message.prev for message in new if message.prev is not None})
-        self._good: dict[int, set[bytes]] = {}
+        self._good: dict[tuple[int, int], set[bytes]] = {}
+        self._from, self._size = 0, 0
         self._fresh: list[dict[str, Any]] = []
 
     def take(self, message: LoggedMessage) -> None:
@@ -90,7 +92,7 @@ class _Book:
         tx = self._tx
         end = tx.execute(sa.select(key_ends).where(key_ends.c.kid == kid)).one()
         key_no = tx.execute(sa.select(keys.c.key_no).where(keys.c.kid == kid)).scalar_one()
-        good = _ancestors(tx, key_no, end.last)
+        good = _ancestors(tx, key_no, end.last, below=self._checkpoint_over(end.leaf))
         query = (
             sa.select(entries.c.leaf, messages.c.id)
             .join(messages, messages.c.arrival == entries.c.arrival)
@@ -99,7 +101,7 @@ class _Book:
         )
         for leaf, message_id in tx.execute(query).all():
             if bytes(message_id) not in good:
-                self._suspect(leaf, bytes(message_id), key_no, "after_last")
+                self._suspect(leaf, bytes(message_id), key_no, AFTER_LAST)
 
     def write(self) -> None:
         """Store the chains and the new suspects."""
@@ -143,11 +145,18 @@ class _Book:
         end = self._ends.get(message.key_no)
         if end is None or end.leaf >= message.leaf:
             return None
-        if message.key_no not in self._good:
-            self._good[message.key_no] = _ancestors(self._tx, message.key_no, end.last)
-        if message.seq > end.seq or message.message_id not in self._good[message.key_no]:
-            return "after_end"
-        return None
+        size = self._checkpoint_over(message.leaf)
+        good = self._good.get((message.key_no, size))
+        if good is None:
+            good = self._good[message.key_no, size] = _ancestors(self._tx, message.key_no, end.last, below=size)
+        return "after_end" if message.seq > end.seq or message.message_id not in good else None
+
+    def _checkpoint_over(self, leaf: int) -> int:
+        # What is logged together is judged together, whenever this follower runs: its effect follows from the log.
+        if not self._size > leaf >= self._from:
+            over = sa.select(sa.func.min(checkpoints.c.size)).where(checkpoints.c.size > leaf)
+            self._from, self._size = leaf, self._tx.execute(over).scalar_one()
+        return self._size
 
     def _suspect(self, leaf: int, message_id: bytes, key_no: int, reason: str) -> None:
         self._suspects.add(message_id)
@@ -188,11 +197,12 @@ def suspects_at(tx: Tx, leaves: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def _ancestors(tx: Tx, key_no: int, last: bytes | None) -> set[bytes]:
-    """``last`` and all messages it reaches by ``prev``, as far as they are stored."""
+def _ancestors(tx: Tx, key_no: int, last: bytes | None, *, below: int) -> set[bytes]:
+    """``last`` and all messages it reaches by ``prev``, as far as they stand in the log below this size."""
     if last is None:
         return set()
-    query = sa.select(messages.c.id, messages.c.prev).where(messages.c.key_no == key_no)
+    query = sa.select(messages.c.id, messages.c.prev).join(entries, entries.c.arrival == messages.c.arrival)
+    query = query.where(messages.c.key_no == key_no, entries.c.leaf < below)
     before = {bytes(message_id): prev for message_id, prev in tx.execute(query)}
     good: set[bytes] = set()
     current: bytes | None = bytes(last)

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 
 from core.identifiers import class_of
 from ledger import masterdata
-from ledger.chains import Chains, suspects_at
+from ledger.chains import AFTER_LAST, Chains, suspects_at
 from ledger.database import Tx
 from ledger.followers import Entry, LoggedEvent, LoggedMessage, LoggedRecord, Several
 from ledger.history import VIEWS, History
 from ledger.itemfacts import CHILD, PARENT, Fact, ItemState, When, advance, decode, facts_of, fold
-from ledger.tables import item_facts, item_states, suspects
+from ledger.tables import item_facts, item_states, keys, suspects
 
 DEPTH_MAX = 10
 CONTENTS_MAX = 100_000
@@ -56,7 +56,7 @@ class State:
                 for event in entry.events:
                     book.take(event)
             elif isinstance(entry, LoggedRecord) and entry.record.t == "end":
-                book.forget(_suspect_leaves(tx))
+                book.forget(_cut_off(tx, str(entry.record.payload["kid"]), entries[0].leaf))
         book.write()
 
 
@@ -143,7 +143,10 @@ class _Book:
         self._states: dict[str, ItemState | None] = {}
         self._stored: set[str] = set()
         messages = [entry for entry in entries if isinstance(entry, LoggedMessage)]
-        self.suspects = suspects_at(tx, [message.leaf for message in messages])
+        # What an end record of this very run cuts off did count before that record: it is taken, then forgotten, so
+        # that the state does not depend on where runs begin and end.
+        judged = suspects_at(tx, [message.leaf for message in messages])
+        self.suspects = {leaf for leaf, reason in judged.items() if reason != AFTER_LAST}
         self._want({item.id for message in messages for event in message.items for item in event})
 
     def take(self, event: LoggedEvent) -> None:
@@ -222,10 +225,12 @@ class _Book:
         return emptied
 
 
-def _suspect_leaves(tx: Tx) -> list[int]:
-    query = sa.select(suspects.c.leaf).where(suspects.c.reason == "after_last")
+def _cut_off(tx: Tx, kid: str, first: int) -> list[int]:
+    """Leaves of a key's messages that its end record made suspect: those with facts, and those of this run."""
+    query = sa.select(suspects.c.leaf).join(keys, keys.c.key_no == suspects.c.key_no)
+    query = query.where(suspects.c.reason == AFTER_LAST, keys.c.kid == kid)
     stands = sa.exists().where(item_facts.c.leaf == suspects.c.leaf)
-    return list(tx.execute(query.where(stands)).scalars())
+    return list(tx.execute(query.where(stands | (suspects.c.leaf >= first))).scalars())
 
 
 def _load(tx: Tx, ids: Iterable[str]) -> dict[str, ItemState]:
