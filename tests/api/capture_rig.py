@@ -1,6 +1,7 @@
 """A web application that takes captures: partners with keys, a gateway in the log, and a worker at hand."""
 
 import json
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from ingest.gateway import Gateway
 from ingest.partner_messages import MessageDesk
 from ingest.pipeline import service_of
 from ledger.database import Database
-from tests.api.conftest import NOW_MS, Clock, Random, TestClient
+from tests.api.conftest import NOW_MS, Clock, TestClient
 from tests.ledger.world import AUD, LOG, MAKER, OPERATOR, World
 
 RECEIPT_KEY = P256Private.from_secret(b"receipts")
@@ -32,7 +33,7 @@ class CaptureRig:
     database: Database
     world: World
     clock: Clock
-    random: Random
+    random: Callable[[int], bytes]
     app: FastAPI
     gateway: Gateway
     worker: CaptureWorker
@@ -87,7 +88,7 @@ def make_rig(database: Database, **gateway: Any) -> CaptureRig:
     world.start()
     world.enroll("gateway-1", OPERATOR, use="gateway")
     world.step()
-    clock, random = Clock(), Random()
+    clock, draw = Clock(), random.Random(2026).randbytes
     service = service_of(aud=AUD, log=LOG, promise_s=60, heartbeat_s=86_400)
     made = Gateway(
         database,
@@ -97,16 +98,16 @@ def make_rig(database: Database, **gateway: Any) -> CaptureRig:
         log=LOG,
         terms=service.terms,
         now_ms=clock,
-        random=random,
+        random=draw,
         **gateway,
     )
     desk = MessageDesk(database, service, operator_key=world.orgs[OPERATOR], receipt_key=RECEIPT_KEY, now_ms=clock)
     worker = CaptureWorker(database, made, desk, now_ms=clock)
     settings = WebSettings(base_url="https://trace.example", service=AUD, origin=LOG)
     app = create_app(
-        Services(db=database, settings=settings, now_ms=clock, random=random, gateway=made, capture_worker=worker)
+        Services(db=database, settings=settings, now_ms=clock, random=draw, gateway=made, capture_worker=worker)
     )
-    return CaptureRig(database, world, clock, random, app, made, worker)
+    return CaptureRig(database, world, clock, draw, app, made, worker)
 
 
 def document(*events: Mapping[str, Any], **more: Any) -> dict[str, Any]:
