@@ -101,7 +101,8 @@ def submit_application(
         repayment: ``bullet`` at the end of the tenor; ``equal_instalment`` or ``interest_only`` month by month.
 
     Raises:
-        Rejected: ``not_allowed``, ``bad_amount``, ``bad_period``, ``unknown_kind``, ``no_receipt``, ``unknown_borrower``.
+        Rejected: ``not_allowed``, ``bad_amount``, ``bad_period``, ``unknown_kind``, ``no_receipt``,
+            ``unknown_borrower``.
         AlreadyPledged: the goods, what is inside or what they are inside of secure another loan.
         Conflict: ``receipt_not_sealed``, ``receipt_expired``.
     """
@@ -215,7 +216,8 @@ def accept_offer(
                 id=application, application=application, lender=row.lender, borrower=row.borrower,
                 limit_minor=row.amount, rate_e10=int(ctx.policy.number("loan", "rate") * 10**10),
                 day_count=ctx.policy.text("loan", "day_count"), grade=decision["grade"], policy=ctx.policy.version,
-                tenor_days=row.tenor_days, repayment=json.loads(row.terms)["repayment"], available_until=until, state="PENDING", is_disputed=False, version=0,
+                tenor_days=row.tenor_days, available_until=until, state="PENDING", is_disputed=False, version=0,
+                repayment=json.loads(row.terms)["repayment"],
             )
         )  # fmt: skip
         pledge = reserve(tx, ctx, facility=application, lender=row.lender, receipt=bytes(row.receipt),
