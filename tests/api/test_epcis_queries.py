@@ -1,7 +1,5 @@
 """The query routes of the EPCIS interface: forms, paging, resources, named queries, and who sees what."""
 
-
-
 import json
 import re
 from collections.abc import Iterator
@@ -340,26 +338,22 @@ def test_a_named_query_is_made_asked_and_ended_by_its_owner(desk: tuple[Desk, Wo
     assert ids_in(carrier.get("/epcis/queries/shipped/events")) == ["urn:x:shipped"]
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
+def test_a_named_query_is_checked_when_it_is_made(desk: tuple[Desk, World]) -> None:
+    client = desk[0].partner(MAKER)
+    names = ("epcisException:QueryValidationException", "epcisException:QueryParameterException")
+    cases: list[tuple[Any, int]] =[
         ({"name": "a b", "query": {}}, 400), ({"name": "a"}, 400), ({"query": {}}, 400), ([], 400),
         ({"name": "a", "query": {"EQ_nothing": ["x"]}}, 400), ({"name": "a", "query": {"perPage": 3}}, 400),
         ({"name": "a", "query": {"EQ_bizStep": []}}, 400), ({"name": "a", "query": {"EQ_bizStep": [{}]}}, 400),
         ({"name": "a", "query": {"@context": 3}}, 400), ({"name": "a", "query": {}, "more": 1}, 400),
         ({"name": "all", "query": {}}, 201), ({"name": "b", "query": {"EQ_quantity": [5, 12.5]}}, 201),
         ({"name": "c", "query": {"@context": {"own": "https://own.example/"}, "EQ_own:field": ["x"]}}, 201),
-    ],
-)  # fmt: skip
-def test_a_named_query_is_checked_when_it_is_made(desk: tuple[Desk, World], body: Any, status: int) -> None:
-    answer = desk[0].partner(MAKER).post("/epcis/queries", json=body)
+    ]  # fmt: skip
+    for body, status in cases:
+        answer = client.post("/epcis/queries", json=body)
 
-    assert answer.status_code == status, answer.text
-    if status == 400:
-        assert answer.json()["type"] in (
-            "epcisException:QueryValidationException",
-            "epcisException:QueryParameterException",
-        )
+        assert answer.status_code == status, answer.text
+        assert status == 201 or answer.json()["type"] in names
 
 
 def test_options_name_methods_and_versions_of_every_path(desk: tuple[Desk, World]) -> None:
