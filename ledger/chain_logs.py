@@ -4,7 +4,7 @@ A successor keeps its predecessor's origin, entries and sizes; on the contract i
 the predecessor's last good root. What the predecessor held above that counts no longer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -90,7 +90,11 @@ def log_lines(tx: Tx) -> list[LogLine]:
 
 def log_of(tx: Tx, size: int) -> int:
     """The number of the log that holds the anchor of a size."""
-    lines = log_lines(tx)
+    return holder(log_lines(tx), size)
+
+
+def holder(lines: Sequence[LogLine], size: int) -> int:
+    """The same over :func:`log_lines`."""
     return next((line.log_id for line in reversed(lines) if line.start < size), lines[0].log_id)
 
 

@@ -16,6 +16,7 @@ from ledger.anchor import Anchor, anchors_between
 from ledger.audit import Chain, Finding, Progress, audit
 from ledger.audit_findings import OnChain
 from ledger.audit_memory import last_full
+from ledger.chain_logs import holder, log_lines
 from ledger.database import Tx
 from tracebond.parts import Parts, open_parts
 from tracebond.settings import Settings
@@ -61,10 +62,12 @@ def _audit(
     parts: Parts, anchors: list[Anchor], terms: Callable[[int], int], *, is_full: bool
 ) -> Iterator[Finding | Progress]:
     client = TransparencyLogClient(parts.chain, parts.deployment.log_contract)
-    log_id = parts.deployment.log_id
+    with parts.db.reading() as tx:
+        # After a succession the anchors below its start stand in the frozen log.
+        lines = log_lines(tx)
     chain = Chain(
-        root_at=lambda size: client.root_at(log_id, size),
-        tip=client.log_at(log_id).size,
+        root_at=lambda size: client.root_at(holder(lines, size), size),
+        tip=client.log_at(parts.deployment.log_id).size,
         organisation_at=organisations(OrganisationRegistryClient(parts.chain, parts.deployment.organisations)),
     )
     return audit(

@@ -25,6 +25,7 @@ from ledger.chain_tx import ChainSender
 from ledger.chain_tx_tables import anchors
 from ledger.keys import org_info
 from ledger.log import Sequencer
+from tracebond.audit import run_audit
 from tracebond.chain_cli import chain
 from tracebond.cli import cli
 from tracebond.enrol import Enrolment, OrganisationSpec
@@ -194,6 +195,7 @@ def test_freeze_and_successor_by_command_and_running_processes_of_the_old_log_en
         with parts.db.reading() as tx:
             assert open_alarms(tx) == []
     assert "log 0 at size" in call(data, "chain", "status").output
+    assert run_audit(load_settings(data=data), is_full=True, say=lambda text: None) == 0
 
 
 def test_a_folder_whose_file_is_older_than_the_succession_goes_on_with_the_successor(data: Path) -> None:
