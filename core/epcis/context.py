@@ -148,3 +148,8 @@ def _declared(part: Mapping[Any, Any]) -> dict[str, str]:
         if isinstance(target, str) and not prefix.startswith("@"):
             declared[prefix] = target
     return declared
+
+
+def forget() -> None:
+    """Empty the cache of contexts."""
+    _known.cache_clear()

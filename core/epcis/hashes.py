@@ -334,3 +334,9 @@ _ORDER: tuple[tuple[str, _Write], ...] = (
 )
 _PLACES = {name: place for place, (name, _) in enumerate(_ORDER)}
 _STANDARD = frozenset(name for name, _ in _ORDER) | _LEFT_OUT
+
+
+def forget() -> None:
+    """Empty the caches of identifiers and terms."""
+    _known_key.cache_clear()
+    _term.cache_clear()
