@@ -25,6 +25,18 @@ _CONSUMER: Final = frozenset(
 _PARTNER_HIDDEN: Final = frozenset({"bizTransactionList"})
 
 
+# Roles 2 and 3 of an event's item list: the things that another was made of.
+_INPUTS: Final = frozenset({2, 3})
+
+
+def may_name(reader: Reader, role: int) -> bool:
+    """Whether a reader of this kind is told the code of a thing that another rests on in this role of its event.
+
+    Suppliers' lots stay the maker's own business: a consumer's bundle proves their histories under their keys alone.
+    """
+    return reader != "consumer" or role not in _INPUTS
+
+
 def may_see(reader: Reader, member: str) -> bool:
     """Whether a reader of this kind is shown the disclosed member of an event."""
     if reader == "consumer":

@@ -18,7 +18,7 @@ from core.records import Record, read_record
 from ledger import tiles
 from ledger.cosignatures import cosigned_note
 from ledger.database import Tx
-from ledger.disclosure import Reader, may_see
+from ledger.disclosure import Reader, may_name, may_see
 from ledger.history import steps
 from ledger.itemmap import ProofMap
 from ledger.store import split_disclosures, split_items
@@ -70,7 +70,7 @@ def build_bundle(tx: Tx, maps: ProofMap, place: LogPlace, item: str, *, reader: 
     if size == 0 or checkpoint is None:
         raise Conflict("Nothing is final on the chain yet; try again in a minute.", code="not_anchored")
     note, cosigners = cosigned_note(tx, size) or (checkpoint.note, ())
-    walk = _Walk(tx, size)
+    walk = _Walk(tx, size, reader)
     walk.follow(item)
     walk.add_signers()
     histories = [_history(key, name, found, maps.prove(key)) for key, (name, found) in sorted(walk.histories.items())]
@@ -94,30 +94,59 @@ def build_bundle(tx: Tx, maps: ProofMap, place: LogPlace, item: str, *, reader: 
     return canonical_bytes(bundle)
 
 
+@dataclass(frozen=True)
+class _Link:
+    """A thing that another rests on: its key and identifier, and its role in the event that says so."""
+
+    key: bytes
+    identifier: str
+    role: int
+
+
 class _Walk:
     """Collects the histories and entries of a bundle."""
 
-    def __init__(self, tx: Tx, size: int) -> None:
+    def __init__(self, tx: Tx, size: int, reader: Reader) -> None:
         self._tx = tx
         self._size = size
-        self.histories: dict[bytes, tuple[tuple[str, str], list[tuple[int, int]]]] = {}
+        self._reader = reader
+        self.histories: dict[bytes, tuple[tuple[str, str] | None, list[tuple[int, int]]]] = {}
         self.loaded: dict[int, _Loaded] = {}
 
     def follow(self, item: str) -> None:
         """The item's own history, its class's, and every up-link from there."""
-        queue: deque[tuple[bytes, str]] = deque([(map_key("item", item), item)])
+        links: dict[bytes, list[_Link]] = {}
+        names: dict[bytes, str] = {}
+        queue = deque([item])
         product = class_of(item)
-        if product is not None:
-            queue.append((map_key("item", product), product))
+        if product is not None and product != item:
+            queue.append(product)
+        told = {map_key("item", identifier) for identifier in queue}
         while queue and len(self.histories) < HISTORIES_MAX:
-            key, identifier = queue.popleft()
+            identifier = queue.popleft()
+            key = map_key("item", identifier)
             if key in self.histories:
                 continue
             found = self._steps(key)
             if len(self.loaded) + len(found) > ENTRIES_MAX:
                 continue
-            self._add(key, ("item", identifier), found)
-            queue.extend(link for link in self._up_links(key, found) if link[0] not in self.histories)
+            names[key] = identifier
+            self._add(key, None, found)
+            links[key] = self._up_links(key, found)
+            queue.extend(link.identifier for link in links[key] if link.key not in self.histories)
+        for key in self._told(told, links):
+            if key in self.histories:
+                self.histories[key] = (("item", names[key]), self.histories[key][1])
+
+    def _told(self, start: set[bytes], links: dict[bytes, list["_Link"]]) -> set[bytes]:
+        """The keys whose names the reader may learn: a way leads there on which no link is hidden from it."""
+        told, waiting = set(start), list(start)
+        while waiting:
+            for link in links.get(waiting.pop(), []):
+                if link.key not in told and may_name(self._reader, link.role):
+                    told.add(link.key)
+                    waiting.append(link.key)
+        return told
 
     def add_signers(self) -> None:
         """The key histories of all signers, and the org records they rest on."""
@@ -139,24 +168,27 @@ class _Walk:
     def _steps(self, key: bytes) -> list[tuple[int, int]]:
         return [(step.leaf, step.event) for step in steps(self._tx, key, self._size)]
 
-    def _add(self, key: bytes, name: tuple[str, str], found: list[tuple[int, int]]) -> None:
+    def _add(self, key: bytes, name: tuple[str, str] | None, found: list[tuple[int, int]]) -> None:
         self._load([leaf for leaf, _ in found])
         self.histories[key] = (name, found)
         for leaf, event in found:
             self.loaded[leaf].wanted.setdefault(event, set()).add(key)
 
-    def _up_links(self, key: bytes, found: list[tuple[int, int]]) -> list[tuple[bytes, str]]:
-        links: list[tuple[bytes, str]] = []
+    def _up_links(self, key: bytes, found: list[tuple[int, int]]) -> list["_Link"]:
+        links: list[_Link] = []
         for leaf, event in found:
             loaded = self.loaded[leaf]
             if loaded.signed is None:
                 continue
-            named = list(zip(loaded.items[event], loaded.ids[event], strict=True))
-            roles = {item[0] for item, _ in named if item[1:] == key}
+            named = [
+                _Link(item[1:], name, item[0])
+                for item, name in zip(loaded.items[event], loaded.ids[event], strict=True)
+            ]
+            roles = {one.role for one in named if one.key == key}
             if any(role > ROLE_UP_MAX for role in roles):
-                links += [(item[1:], name) for item, name in named if item[0] <= ROLE_UP_MAX and item[1:] != key]
+                links += [one for one in named if one.role <= ROLE_UP_MAX and one.key != key]
             elif roles & {LOT, TRANSFORMATION}:
-                links += [(item[1:], name) for item, name in named if item[0] in INPUTS and item[1:] != key]
+                links += [one for one in named if one.role in INPUTS and one.key != key]
         return links
 
     def _load(self, leaves: list[int]) -> None:
@@ -181,12 +213,12 @@ _MESSAGES = (
 _RECORDS = sa.select(entries.c.leaf, records.c.raw).join(records, records.c.arrival == entries.c.arrival)
 
 
-def _history(key: bytes, name: tuple[str, str], found: list[tuple[int, int]], proof: MapProof) -> dict[str, Any]:
+def _history(key: bytes, name: tuple[str, str] | None, found: list[tuple[int, int]], proof: MapProof) -> dict[str, Any]:
     history: dict[str, Any] = {
-        "name": list(name),
         "steps": [list(step) for step in found],
         "siblings": [b64u(node) for node in proof.siblings],
     }
+    history |= {"key": b64u(key)} if name is None else {"name": list(name)}
     if proof.other is not None:
         history["other"] = [b64u(part) for part in proof.other]
     return history

@@ -46,7 +46,11 @@ def render(report: Report, *, as_json: bool) -> str:
                 "coverage": report.coverage,
                 "completeness": report.completeness,
                 "mirrors": list(report.mirrors),
+                "cosigners": list(report.cosigners),
+                "not_covered": report.uncovered,
                 "not_shown": report.hidden,
+                "not_shown_related": report.hidden_related,
+                "not_named": report.unnamed,
                 "other_logs": report.other_logs,
             },
             indent=2,
@@ -57,14 +61,30 @@ def render(report: Report, *, as_json: bool) -> str:
         f"  log {report.origin}, size {report.size}, root {report.root.hex()}",
         f"  {complete}",
         f"  {coverage}",
-        f"  {len(report.events)} events of its own, {report.hidden} fields not shown to this reader",
+        f"  {len(report.events)} events of its own",
+        *not_shown(report),
     ]
     suspects = sum(event.is_suspect for event in report.events)
     if suspects:
         lines.append(f"  {suspects} of them are suspect: their key ended or forked")
+    strangers = [name for name in report.cosigners if name not in report.mirrors]
+    if strangers:
+        lines.append(f"  also cosigned by {', '.join(strangers)}, whom you do not pin (--mirror)")
     if report.other_logs:
         lines.append(f"  not covered: {report.other_logs} other logs on the contract")
     for event in report.events:
         step = str(event.event.get("bizStep", event.event.get("type", "")))
         lines.append(f"  {event.event.get('eventTime', ''):30} {step.rsplit('-', 1)[-1]:24} leaf {event.leaf}")
     return "\n".join(lines)
+
+
+def not_shown(report: Report) -> list[str]:
+    """What is proven to be in the log but kept from this reader, and which fields of each event are shown at all."""
+    lines = [
+        f"  not shown to this reader: {report.hidden} fields of its events, {report.hidden_related} of events of its "
+        f"containers, lots and inputs, and the codes of {report.unnamed} of these"
+    ]
+    for event in report.events:
+        if event.hidden:
+            lines.append(f"    leaf {event.leaf} event {event.number}: {event.hidden} fields not shown")
+    return lines
