@@ -1,6 +1,7 @@
 """A web application that takes captures: partners with keys, a gateway in the log, and a worker at hand."""
 
 import json
+import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from tests.api.conftest import NOW_MS, Clock, TestClient
 from tests.ledger.world import AUD, LOG, MAKER, OPERATOR, World
 
 RECEIPT_KEY = P256Private.from_secret(b"receipts")
+GATEWAY_KEY = P256Private.from_secret(b"gateway-1")
 CONTEXT = "https://ref.gs1.org/standards/epcis/epcis-context.jsonld"
 MAKER_GLN = MAKER[-13:]
 
@@ -88,11 +90,22 @@ def make_rig(database: Database, **gateway: Any) -> CaptureRig:
     world.start()
     world.enroll("gateway-1", OPERATOR, use="gateway")
     world.step()
-    clock, draw = Clock(), random.Random(2026).randbytes
+    made, worker, clock, draw = make_worker(database, **gateway)
+    settings = WebSettings(base_url="https://trace.example", service=AUD, origin=LOG)
+    app = create_app(
+        Services(db=database, settings=settings, now_ms=clock, random=draw, gateway=made, capture_worker=worker)
+    )
+    return CaptureRig(database, world, clock, draw, app, made, worker)
+
+
+def make_worker(database: Database, **gateway: Any) -> tuple[Gateway, CaptureWorker, Clock, Callable[[int], bytes]]:
+    """Gateway and worker over a database that :func:`make_rig` began, also in another process."""
+    clock = Clock()
+    draw = random.Random(os.getpid()).randbytes
     service = service_of(aud=AUD, log=LOG, promise_s=60, heartbeat_s=86_400)
     made = Gateway(
         database,
-        key=world.devices["gateway-1"],
+        key=GATEWAY_KEY,
         receipt_key=RECEIPT_KEY,
         aud=AUD,
         log=LOG,
@@ -101,13 +114,9 @@ def make_rig(database: Database, **gateway: Any) -> CaptureRig:
         random=draw,
         **gateway,
     )
-    desk = MessageDesk(database, service, operator_key=world.orgs[OPERATOR], receipt_key=RECEIPT_KEY, now_ms=clock)
-    worker = CaptureWorker(database, made, desk, now_ms=clock)
-    settings = WebSettings(base_url="https://trace.example", service=AUD, origin=LOG)
-    app = create_app(
-        Services(db=database, settings=settings, now_ms=clock, random=draw, gateway=made, capture_worker=worker)
-    )
-    return CaptureRig(database, world, clock, draw, app, made, worker)
+    operator = P256Private.from_secret(OPERATOR.encode())
+    desk = MessageDesk(database, service, operator_key=operator, receipt_key=RECEIPT_KEY, now_ms=clock)
+    return made, CaptureWorker(database, made, desk, now_ms=clock), clock, draw
 
 
 def document(*events: Mapping[str, Any], **more: Any) -> dict[str, Any]:
