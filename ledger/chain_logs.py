@@ -63,7 +63,9 @@ def present(db: Database, recorded: Deployment) -> Deployment:
     is_same = (known.chain_id, known.genesis_hash, known.log_contract) == (
         recorded.chain_id, recorded.genesis_hash, recorded.log_contract
     )  # fmt: skip
-    return known if is_same and known.log_id > recorded.log_id else recorded
+    is_later = known.log_id > recorded.log_id
+    is_rotated = known.log_id == recorded.log_id and known.publisher_account != recorded.publisher_account
+    return known if is_same and (is_later or is_rotated) else recorded
 
 
 def check_present(db: Database, started: Deployment) -> None:
@@ -150,6 +152,29 @@ def note_successor(tx: Tx, successor: Deployment, *, start: int, now_ms: int) ->
         clear_alarm(tx, deployment, code, account=PUBLISHER, now_ms=now_ms)
     if successor.publisher_account != before.publisher_account:
         _retire(tx, deployment, before.publisher_account, now_ms=now_ms)
+
+
+def note_publisher(tx: Tx, changed: Deployment, *, now_ms: int) -> bool:
+    """Publish with another key from now on; True when the old one has nothing under way and is done with.
+
+    Raises:
+        Conflict: ``other_log`` when the contracts in use have changed meanwhile.
+    """
+    deployment, before = book.current_deployment(tx)
+    if replace(changed, publisher=before.publisher, publisher_account=before.publisher_account) != before:
+        raise Conflict("The contracts in use have changed meanwhile; look again.", code="other_log")
+    old = before.publisher_account
+    tx.execute(deployments.update().where(deployments.c.id == deployment).values(description=changed.to_json()))
+    # What was not signed yet would be refused by the contract; the anchorer makes one new anchor of it.
+    tx.execute(
+        chain_tx.update()
+        .where(chain_tx.c.deployment == deployment, chain_tx.c.account == old, chain_tx.c.state == "queued")
+        .values(state="reverted", reason="its publisher was replaced", changed_ms=now_ms)
+    )
+    if old == changed.publisher_account or book.open_txs(tx, deployment, account=old):
+        return False
+    _retire(tx, deployment, old, now_ms=now_ms)
+    return True
 
 
 def _retire(tx: Tx, deployment: int, account: str, *, now_ms: int) -> None:

@@ -18,7 +18,16 @@ from core.errors import Broken, Conflict, Rejected
 from core.merkle import Frontier
 from ledger import chain_book as book
 from ledger.anchor import read_leaves
-from ledger.chain_logs import PUBLISHER, Wait, checked_reason, log_lines, next_reference, note_frozen, note_successor
+from ledger.chain_logs import (
+    PUBLISHER,
+    Wait,
+    checked_reason,
+    log_lines,
+    next_reference,
+    note_frozen,
+    note_publisher,
+    note_successor,
+)
 from ledger.chain_tx_tables import anchors
 from ledger.database import Database
 from ledger.tables import checkpoints
@@ -123,7 +132,7 @@ def succeed(db: Database, chain: Chain, signer: Signer, *, keep_publisher: bool,
         with db.transaction() as tx:
             note_frozen(tx, last_good=head.last_good, reason="frozen on the chain", now_ms=now_ms)
     if not keep_publisher:
-        description = _new_publisher(db, chain, signer, description, len(lines), now_ms=now_ms, wait=wait)
+        description = _new_publisher(db, chain, signer, description, now_ms=now_ms, wait=wait)
     log_id = _successor_of(log, description.log_id)
     if log_id is None:
         data = log.open_log_call(
@@ -142,6 +151,18 @@ def succeed(db: Database, chain: Chain, signer: Signer, *, keep_publisher: bool,
     with db.transaction() as tx:
         note_successor(tx, found, start=head.size, now_ms=now_ms)
     return found
+
+
+def rotate_publisher(db: Database, chain: Chain, signer: Signer, *, now_ms: int, wait: Wait) -> tuple[Deployment, bool]:
+    """Give the right to anchor on the present log to a new key; nothing else changes.
+
+    The flag is False while chain_txs of the old key are under way: its counter and alarms stay until they are settled.
+    """
+    with db.reading() as tx:
+        _, before = book.current_deployment(tx)
+    found = _new_publisher(db, chain, signer, before, now_ms=now_ms, wait=wait)
+    with db.transaction() as tx:
+        return found, note_publisher(tx, found, now_ms=now_ms)
 
 
 def check_stored(db: Database, expected: dict[int, bytes]) -> None:
@@ -179,10 +200,11 @@ def _successor_of(log: TransparencyLogClient, log_id: int) -> int | None:
 
 
 def _new_publisher(
-    db: Database, chain: Chain, signer: Signer, before: Deployment, number: int, *, now_ms: int, wait: Wait
+    db: Database, chain: Chain, signer: Signer, before: Deployment, *, now_ms: int, wait: Wait
 ) -> Deployment:
     """Give the right to anchor to a key that nobody has seen, before the successor is open for anchors."""
-    name = f"{PUBLISHER}-{number + 1}"
+    number = before.publisher_account.removeprefix(PUBLISHER).removeprefix("-") or "1"
+    name = f"{PUBLISHER}-{int(number) + 1}"
     address = signer.address(name)
     log = TransparencyLogClient(chain, before.log_contract)
     with db.transaction() as tx:

@@ -8,11 +8,13 @@ import click
 import sqlalchemy as sa
 
 from contracts.clients import TransparencyLogClient
+from contracts.deploy import save_deployment
 from core.errors import Rejected, Unavailable
 from ledger import chain_book as book
 from ledger.anchor import last_anchor, last_final_anchor, unfinal_count
 from ledger.chain_alarms import PERSON_CLEARS, clear_alarm, is_credit_stopped, open_alarms
 from ledger.chain_logs import log_lines
+from ledger.chain_succession import rotate_publisher
 from ledger.chain_tx import resume_account
 from ledger.chain_tx_tables import chain_tx
 from ledger.tables import checkpoints
@@ -170,6 +172,25 @@ def fund(data: Path | None, account: str, ether: float) -> None:
             ident = book.enqueue_funding(tx, address=address, value=wei, reference=f"hand/{stamp}", now_ms=stamp)
         waiter(parts).wait_final([ident])
         click.echo(f"{account} ({address}) has {parts.chain.balance(address) / _WEI:.6f} ETH")
+
+
+@chain.command("rotate-publisher")
+@_DATA
+def rotate(data: Path | None) -> None:
+    """Give the right to anchor to a new key, on the same log.
+
+    Where somebody has anchored with the old one already, use `tracebond log freeze` and `successor` instead.
+    """
+    with opened(data) as parts:
+        found, is_done = rotate_publisher(
+            parts.db, parts.chain, parts.signer, now_ms=now_ms(), wait=waiter(parts).wait_final
+        )
+        save_deployment(parts.settings.data.absolute(), found)
+        click.echo(f"published by {found.publisher_account} ({found.publisher}) from now on")
+        if not parts.chain.is_development:
+            click.echo(f"fund {found.publisher} so that it can anchor")
+        if not is_done:
+            click.echo("chain_txs of the old key are still under way; they end by themselves")
 
 
 def waiter(parts: Parts) -> Enrolment:

@@ -13,7 +13,7 @@ from core.merkle import tree_root
 from ledger.anchor import Anchorer, anchors_between, last_final_anchor
 from ledger.chain_alarms import open_alarms
 from ledger.chain_logs import log_lines, log_of, note_successor
-from ledger.chain_succession import freeze, plan_freeze, succeed
+from ledger.chain_succession import freeze, plan_freeze, rotate_publisher, succeed
 from ledger.chain_tx import ChainSender, current_deployment, enqueue, is_credit_stopped, state_of
 from ledger.chain_tx_tables import chain_accounts
 from ledger.database import Database
@@ -261,3 +261,36 @@ def test_two_anchorers_over_a_succession_make_one_chain_of_anchors(
     assert parts.contract.publisher() == built_in.signer.address("publisher")
     assert parts.contract.log_at(1).size == len(parts.leaves())
     assert TransparencyLogClient(built_in.chain, parts.contract.address).log_at(0).size == first.size
+
+
+def test_a_rotated_publisher_goes_on_with_the_same_log_and_the_old_key_anchors_nothing_any_more(
+    sqlite_database: Database, chains: ChainWorld
+) -> None:
+    parts = grown(sqlite_database, chains)
+    parts.grow()
+    parts.now_ms += 4_000
+    parts.anchorer.step(parts.now_ms)  # fixed for the old key, not signed yet
+
+    found, _ = rotate_publisher(sqlite_database, chains.chain, chains.signer, now_ms=parts.now_ms, wait=parts.wait)
+    parts.grow()
+    parts.settle()
+    second, _ = rotate_publisher(sqlite_database, chains.chain, chains.signer, now_ms=parts.now_ms, wait=parts.wait)
+    parts.grow()
+    parts.settle()
+
+    assert (found.publisher_account, second.publisher_account, second.log_id) == ("publisher-2", "publisher-3", 0)
+    assert parts.contract.publisher() == chains.signer.address("publisher-3")
+    assert parts.contract.log_at(0).size == len(parts.leaves())
+    with sqlite_database.reading() as tx:
+        live = anchors_between(tx)
+        assert {one.state for one in live} == {"final"}
+        assert [one.prev_size for one in live] == [0, *(one.size for one in live[:-1])]
+        assert open_alarms(tx) == []
+    size = len(parts.leaves())
+    data = parts.contract.anchor_call(0, prev_size=size, size=size + 1, root=b"\x66" * 32, proof=[])
+    with sqlite_database.transaction() as tx:
+        theft = enqueue(
+            tx, account="publisher-2", to=parts.contract.address, data=data, purpose="theft", reference="1", now_ms=1
+        )
+    with pytest.raises(Conflict, match="not publisher"):
+        parts.wait([theft])
