@@ -4,6 +4,7 @@ import base64
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class Case:
         self.operator = copied(told / "operator", folder / "operator")
         shutil.copytree(told / "mirror", folder / "mirror")
         self.folder = Folder(folder / "mirror")
+        self._open, self._url = ExitStack(), ""
         self._restore_chains()
         self.clock = int(time.time())
 
@@ -67,8 +69,14 @@ class Case:
     def round(self) -> Round:
         """One round of a mirror that starts anew, as after a restart."""
         self.clock += 1
-        with self.operator.serving() as url:
-            return self.folder.mirror(mirror_address(self.operator, url)).round(self.clock)
+        return self.folder.mirror(mirror_address(self.operator, self.url)).round(self.clock)
+
+    @property
+    def url(self) -> str:
+        """The operator's server, started on first use."""
+        if not self._url:
+            self._url = self._open.enter_context(self.operator.serving())
+        return self._url
 
     def refused(self, code: str, *, leaf: int | None, kind: str | None = None) -> Round:
         """A round that must refuse, and a second one that must stay refusing, with nothing cosigned beyond."""
@@ -87,6 +95,7 @@ class Case:
             return [row.size for row in tx.execute(cosigned.select().order_by(cosigned.c.size))]
 
     def close(self) -> None:
+        self._open.close()
         self.folder.close()
         self.operator.close()
 
@@ -102,8 +111,7 @@ def served_bundle(case: Case, item: str, *mirrors: str) -> Report:
     maps = case.operator.bundle_maps()
     with case.operator.database.reading() as tx:
         data = build_bundle(tx, maps, case.operator.place, item, reader="consumer")
-    with case.operator.serving() as url:
-        answers = rpc.ask(f"{url}/rpc", questions(data))
+    answers = rpc.ask(f"{case.url}/rpc", questions(data))
     return verify(data, answers, Policy(case.operator.deployment.log_contract, mirrors))
 
 
@@ -118,8 +126,7 @@ def test_an_honest_log_is_replayed_cosigned_and_carried_by_bundles(case: Case) -
     report = served_bundle(case, sgtin_id("late"), verifier.encode())
     assert (report.completeness, report.mirrors, len(report.events)) == ("cosigned", ("mirror.example",), 1)
     assert served_bundle(case, sgtin_id("late")).completeness == "operator"
-    with case.operator.serving() as url:
-        note = LogSource(url, case.folder.requests).checkpoint() or ""
+    note = LogSource(case.url, case.folder.requests).checkpoint() or ""
     text, signers = open_note(note, [verifier, Verifier(LOG, CHECKPOINT_KEY.public)])
     assert set(signers) == {"mirror.example", LOG}
     assert text.split("\n")[1] == str(size)
@@ -145,8 +152,8 @@ def test_what_is_not_anchored_is_not_cosigned(case: Case) -> None:
 
 
 def test_a_restart_in_the_middle_goes_on_from_the_committed_tile(case: Case) -> None:
-    for number in range(600):
-        case.operator.send("line-1", seen(f"x{number}", at=case.operator.now))
+    at = case.operator.now
+    case.operator.admit(*(case.operator.message("line-1", [seen(f"x{number}", at=at)]) for number in range(600)))
     size = case.operator.anchor()
     asked: list[str] = []
 
@@ -406,9 +413,8 @@ def test_a_refusal_is_told_to_the_operator_and_closed_only_by_its_keeper(case: C
 
     case.operator.rewrite = withhold
     case.refused("withheld", leaf=9)
-    with case.operator.serving() as url:
-        said = httpx.get(f"{url}/mirrors").json()["mirrors"][0]
-        metrics = httpx.get(f"{url}/metrics").text
+    said = httpx.get(f"{case.url}/mirrors").json()["mirrors"][0]
+    metrics = httpx.get(f"{case.url}/metrics").text
 
     assert (said["size"], said["refusal"]["code"], said["refusal"]["leaf"]) == (0, "withheld", 9)
     assert 'tracebond_mirror_refuses{mirror="mirror.example"} 1.0' in metrics
