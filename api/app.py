@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from api import epcis, errors, home, items, machine, mirrors, promises, resolver
 from api.auth import routes as auth_routes
+from api.consumer.cache import Cache
 from api.consumer.scans import ScanBook
 from api.limits import BodyLimit, Methods, SecurityHeaders
 from api.policy import Routes, policy_table
@@ -33,6 +34,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.scans = scans
+    app.state.pages = Cache()
     routes = Routes(app)
     home.install(routes)
     mirrors.install(routes)

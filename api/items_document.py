@@ -40,14 +40,14 @@ def moment_of(at: str, known: str) -> Moment:
 
 
 def item_document(
-    tx: sa.Connection, item_id: str, *, reader: Reader, lang: str, moment: Moment, log_size: int, party: str = ""
+    tx: sa.Connection, item_id: str, *, reader: Reader, lang: str, moment: Moment, log_size: int, party: str = "", book: Book | None = None
 ) -> dict[str, Any] | None:
     """The JSON of an item; None when nothing was known of it at the moment.
 
     Args:
         party: an organisation that sees as a partner only what it took part in, and else as a consumer; "" for none.
     """
-    book = Book(tx, moment)
+    book = book or Book(tx, moment)
     state = item_state(tx, item_id) if moment.is_now else standing(book, item_id, tx)
     lot = None if state is None else state.own.lot
     records = records_of(book, item_id, reader, lot=lot, tx=tx)

@@ -17,7 +17,7 @@ from ledger.massbalance import PIECES, Amount
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 190, 52, 56, 16
 _ROWS_MAX: Final = 12
-_CHARS: Final = 25
+_CHARS: Final = 21
 
 
 @dataclass

@@ -57,10 +57,10 @@ class Row:
 
 def load(tx: sa.Connection, item_id: str, asked: Moment, lang: str, *, log_size: int) -> View | None:
     """Everything about a thing as of a moment; None when nothing was known of it then."""
-    document = item_document(tx, item_id, reader="regulator", lang=lang, moment=asked, log_size=log_size)
+    book = Book(tx, asked)
+    document = item_document(tx, item_id, reader="regulator", lang=lang, moment=asked, log_size=log_size, book=book)
     if document is None:
         return None
-    book = Book(tx, asked)
     back, forward = trace(tx, book, item_id, "back"), trace(tx, book, item_id, "forward")
     rows = holdings(tx, book, forward)
     things = (*back.things, *forward.things)

@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from api.consumer import story
+from api.consumer.cache import Rests, things_of
 from api.consumer.model import Gap, ItemView, Lifecycle, Looks, Sale
 from api.consumer.readings import ilmd, place_id
 from api.consumer.seen import Seen, records_of, withdrawn
@@ -73,6 +74,18 @@ def item_view(
         gaps=tuple(_gaps(tx, {record.device_id for record in records})),
         contents=len(contents(tx, item_id)) if found.kind == "sscc" else 0,
         out_of_use=say(disposition, lang) if has_words(disposition) else "",
+        rests=rests_of(item_id, records, state),
+    )
+
+
+def rests_of(item_id: str, records: list[Seen], state: Standing | None) -> Rests:
+    """What an answer about an item rests on: every unit it was ever in, its lot and product, its devices."""
+    containers = {record.container for record in records if record.via == "inside"}
+    containers |= set(state.containers) if state is not None else set()
+    return Rests(
+        things=things_of(item_id, sorted(containers), _lot(state)),
+        devices=tuple(sorted({record.device_id for record in records})),
+        is_pending=any(record.is_pending for record in records),
     )
 
 
@@ -98,14 +111,14 @@ def _name(fact: Any, lang: str) -> str:
 
 def _last(records: list[Seen]) -> Seen | None:
     wrong = withdrawn(records)
-    good = [r for r in records if r.declaration is None and r.name not in wrong and not r.via]
+    good = [r for r in records if r.declaration is None and r.name not in wrong and not r.via and not r.is_suspect]
     return good[-1] if good else None
 
 
 def _sale(records: list[Seen], lang: str, *, parties: story.Names, places: story.Names) -> Sale | None:
     wrong = withdrawn(records)
     for record in reversed(records):
-        if record.declaration is not None or record.via or record.name in wrong:
+        if record.declaration is not None or record.via or record.name in wrong or record.is_suspect:
             continue
         if record.step in _SOLD_STEPS or record.disposition == "retail_sold":
             who = story.name_in(parties, record.org, lang)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from api.consumer.cache import Rests
 from api.drawing.route_map import Stop
 from api.drawing.temperature import Series
 
@@ -144,6 +145,7 @@ class ItemView:
     contents: int = 0
     out_of_use: str = ""
     is_anchored: bool = False
+    rests: Rests = field(default_factory=lambda: Rests(()))
 
     @property
     def verdict(self) -> Verdict:

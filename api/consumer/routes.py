@@ -6,13 +6,15 @@ from urllib.parse import quote, urlsplit
 
 import segno
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from markupsafe import Markup
 
 from api import language, pages
 from api.auth.routes import address_of
 from api.consumer import load
-from api.consumer.model import TONE, ItemView, Verdict
+from api.consumer.cache import Kept, stamp_of
+from api.consumer.model import TONE, ItemView, Looks, Verdict
 from api.drawing import route_map, temperature
 from api.services import Services
 from api.words import CATALOGUE, say
@@ -28,15 +30,64 @@ async def item_page(request: Request, item_id: str, path: str) -> Response:
     throttle.check_unknown_codes(address)
     lang = language.language_of(request)
     visitor = scans.visitor(address, request.headers.get("user-agent", ""), now_ms=now_ms)
-    with services.db.reading() as tx:
-        view = load.item_view(
-            tx, item_id, path, lang, looks=lambda since: scans.looks_since(tx, item_id, visitor, since_ms=since)
-        )
-    if view.lifecycle.is_known:
+    key = _key(request, item_id, path, lang)
+    kept = _still_good(request, key, item_id, visitor)
+    if kept is not None:
         scans.look(item_id, visitor, now_ms=now_ms)
-    else:
-        throttle.count_unknown_code(address)
-    return render(request, view, lang)
+        response = Response(kept.body, status_code=kept.status)
+        response.raw_headers = [(name.encode(), value.encode()) for name, value in kept.headers]
+        return response
+    return await run_in_threadpool(_fresh, request, key, item_id, path, lang, visitor)
+
+
+def _fresh(
+    request: Request, key: tuple[str, ...] | None, item_id: str, path: str, lang: str, visitor: bytes
+) -> Response:
+    """The page made anew, and kept with the stamp of the same snapshot."""
+    services: Services = request.app.state.services
+    scans, throttle = request.app.state.scans, request.app.state.throttle
+    with services.db.reading() as tx:
+
+        def looks(since_ms: int) -> Looks:
+            return scans.looks_since(tx, item_id, visitor, since_ms=since_ms)  # type: ignore[no-any-return]
+
+        view = load.item_view(tx, item_id, path, lang, looks=looks)
+        stamp = stamp_of(tx, view.rests) if view.rests.things else ()
+    if not view.lifecycle.is_known:
+        throttle.count_unknown_code(address_of(request))
+        return render(request, view, lang)
+    scans.look(item_id, visitor, now_ms=services.now_ms())
+    response = render(request, view, lang)
+    if key is not None:
+        headers = tuple((name.decode(), value.decode()) for name, value in response.raw_headers)
+        since_ms = view.lifecycle.sale.at_ms if view.lifecycle.sale is not None else None
+        body = bytes(response.body)
+        answer = Kept(view.rests, (*stamp, view.lifecycle.looks), response.status_code, body, headers, since_ms)
+        request.app.state.pages.put(key, answer)
+    return response
+
+
+def _key(request: Request, item_id: str, path: str, lang: str) -> tuple[str, ...] | None:
+    """The name under which a page is kept; None for somebody signed in and for queries that only pass through."""
+    if getattr(request.state, "identity", None) is not None or set(request.query_params) - {"lang"}:
+        return None
+    asked, cookie = request.query_params.get("lang", ""), request.cookies.get(language.COOKIE, "")
+    return item_id, path, lang, asked, cookie, request.url.path, str(request.base_url)
+
+
+def _still_good(request: Request, key: tuple[str, ...] | None, item_id: str, visitor: bytes) -> Kept | None:
+    """The page kept under a key, if nothing that it rests on has changed in the snapshot of this moment."""
+    kept: Kept | None = request.app.state.pages.get(key) if key is not None else None
+    if kept is None:
+        return None
+    services: Services = request.app.state.services
+    scans = request.app.state.scans
+    with services.db.reading() as tx:
+        stamp = stamp_of(tx, kept.rests)
+        looks = Looks()
+        if kept.since_ms is not None:
+            looks = scans.looks_since(tx, item_id, visitor, since_ms=kept.since_ms)
+    return kept if (*stamp, looks) == kept.stamp else None
 
 
 def render(request: Request, view: ItemView, lang: str) -> Response:
