@@ -54,15 +54,27 @@ async function fetchBundle() {
   return new Uint8Array(await response.arrayBuffer());
 }
 
-function tell(report) {
+/** How many entries the log has beyond a size, by the operator's newest checkpoint; 0 when it does not say. */
+async function grownBy(size) {
+  const note = await fetch("/log/checkpoint", { credentials: "omit", cache: "no-store" }).then((answer) => (answer.ok ? answer.text() : ""), () => "");
+  return Math.max(0, Number(/^[^\n]+\n([0-9]{1,15})\n/.exec(note)?.[1] ?? 0) - size);
+}
+
+function tell(report, { lacksEd25519, newer }) {
   const time = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "medium" }).format(new Date(report.time * 1000));
   const lines = [];
   lines.push(report.completeness === "cosigned" ? fill(words.cosigned, { mirrors: report.mirrors.join(", "), time }) : fill(words.operator, { time }));
+  if (lacksEd25519) lines.push(words.no_ed25519);
+  const strangers = report.cosigners.filter((name) => !report.mirrors.includes(name));
+  if (strangers.length) lines.push(fill(words.strangers, { names: strangers.join(", ") }));
+  if (newer) lines.push(fill(words.older, { count: newer }));
   if (report.coverage !== "whole") lines.push(words[`coverage_${report.coverage}`]);
   if (report.other_logs > 0) lines.push(fill(words.other_logs, { count: report.other_logs }));
   const suspects = report.events.filter((event) => event.is_suspect).length;
   if (suspects) lines.push(fill(words.suspects, { count: suspects }));
   if (report.hidden) lines.push(fill(words.hidden, { count: report.hidden }));
+  if (report.hidden_related) lines.push(fill(words.hidden_related, { count: report.hidden_related }));
+  if (report.unnamed) lines.push(fill(words.unnamed, { count: report.unnamed }));
   facts.replaceChildren();
   fact(words.fact_events, String(report.events.length));
   fact(words.fact_log, `${report.origin} · ${report.size}`);
@@ -81,7 +93,8 @@ async function check() {
   let stage = "fetch";
   try {
     const lack = await missing();
-    if (lack) { end("warn", words[`lack_${lack}`], []); return; }
+    if (lack === "insecure") { end("warn", words.lack_insecure, []); return; }
+    const lacksEd25519 = lack === "ed25519";
     show(stage, "busy");
     const bytes = await fetchBundle();
     const asked = await questions(bytes);
@@ -92,7 +105,7 @@ async function check() {
     show(stage, "done");
     stage = "anchor";
     show(stage, "busy");
-    const policy = { log_contract: panel.dataset.contract, mirrors: panel.dataset.mirrors.split(" ").filter(Boolean) };
+    const policy = { log_contract: panel.dataset.contract, mirrors: panel.dataset.mirrors.split(" ").filter(Boolean), lacks_ed25519: lacksEd25519 };
     const report = await verify(bytes, answers, policy, (passed) => {
       if (!STAGES.includes(passed)) return;
       show(passed, "done");
@@ -100,7 +113,7 @@ async function check() {
       if (stage !== passed) show(stage, "busy");
     });
     show("signatures", "done");
-    tell(report);
+    tell(report, { lacksEd25519, newer: await grownBy(report.size) });
   } catch (error) {
     show(stage, "failed");
     if (error instanceof Refused && !["node_away", "node_error"].includes(error.code)) {

@@ -24,9 +24,10 @@ export const mapKey = (kind, id) => (["item", "device", "key", "org"].includes(k
 export async function missing() {
   if (!globalThis.crypto?.subtle) return "insecure";
   try {
-    await crypto.subtle.importKey("raw", new Uint8Array(32), { name: "Ed25519" }, false, ["verify"]);
-  } catch (error) {
-    return error.name === "NotSupportedError" || error instanceof TypeError ? "ed25519" : "";
+    // The public key of RFC 8032, section 7.1, test 1: any browser that knows Ed25519 can read it.
+    await crypto.subtle.importKey("raw", unhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"), { name: "Ed25519" }, false, ["verify"]);
+  } catch {
+    return "ed25519";
   }
   return "";
 }
@@ -89,7 +90,8 @@ export async function askNode(url, asked, fetcher = fetch) {
  * What a bundle proves, given what a chain answered.
  * @param {Uint8Array} bytes the bundle
  * @param {{chain_id: number, genesis: string, calls: string[]}} answers to questions(bytes), in order, 0x hex
- * @param {{log_contract: string, mirrors?: string[], mirrors_min?: number}} policy what the reader pins
+ * @param {{log_contract: string, mirrors?: string[], mirrors_min?: number, lacks_ed25519?: boolean}} policy what the reader pins; without
+ *   Ed25519 no cosigner is counted, so that the bundle is complete according to the operator at most
  * @param {(stage: string) => void} progress told of each stage that holds
  * @throws {Refused} with a stable code; the first check that fails ends it
  */

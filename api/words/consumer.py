@@ -193,13 +193,29 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "有 {count} 个字段未向您展示,但同样受证据保护。",
         "{count} fields are not shown to you; the evidence covers them all the same.",
     ),
+    "proof.hidden_related": (
+        "其容器、批次和原料的记录中另有 {count} 个字段未展示。",
+        "{count} more fields in the records of its containers, lots and inputs are not shown.",
+    ),
+    "proof.unnamed": (
+        "有 {count} 个供应物品只证明其履历,不展示编码。",
+        "The codes of {count} things that it was made of are kept back; their histories are proven all the same.",
+    ),
+    "proof.strangers": (
+        "另由 {names} 共同签署,此处未将其列为可信。",
+        "Also cosigned by {names}, which this page does not pin.",
+    ),
+    "proof.older": (
+        "此证明对应较早的检查点:此后日志又增加了 {count} 条,尚未包含在内。",
+        "As of an older checkpoint: the log has grown by {count} entries since, which this proof does not cover yet.",
+    ),
+    "proof.no_ed25519": (
+        "此浏览器不支持 Ed25519,未核对检查点与镜像的签名;日志根值仍与链上锚定核对过。",
+        "This browser does not know Ed25519: signatures of log and mirrors were not checked, the anchored root was.",
+    ),
     "proof.lack_insecure": (
         "此页面不是经 https 打开的,浏览器因此不提供密码功能,无法在此核对。",
         "This page was not opened over https, so the browser withholds its cryptography and cannot check here.",
-    ),
-    "proof.lack_ed25519": (
-        "此浏览器不支持 Ed25519 签名,无法核对检查点。请更新浏览器,或下载证明包离线核对。",
-        "This browser does not know Ed25519 signatures. Update it, or download the bundle and check it offline.",
     ),
     "proof.fact_events": ("该编码的记录", "Records of this code"),
     "proof.fact_log": ("日志与条数", "Log and size"),
