@@ -18,6 +18,7 @@ EXPONENT_MAX = 38
 DEPTH_MAX = 16
 
 # What json.dumps(text, ensure_ascii=False) ends up in, without its way there.
+_plain = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -108,8 +109,10 @@ def canonical_bytes(value: Any) -> bytes:
     Raises:
         Rejected: ``bad_number`` for floats, decimals and integers above 2**53 - 1; ``bad_json`` for other types.
     """
-    _refuse_fractions(value)
     try:
+        if _is_plain(value):
+            return _plain(value).encode("utf-8")
+        _refuse_fractions(value)
         return rfc8785.dumps(value)
     except rfc8785.IntegerDomainError as error:
         raise Rejected("An integer lies beyond 2^53 - 1.", code="bad_number") from error
@@ -136,6 +139,18 @@ def dump_parsed(value: Any) -> bytes:
         return "".join(_encode(value, 0)).encode("utf-8")
     except TypeError:
         return dump_json(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether the standard library's sorted JSON is RFC 8785: ASCII names, and of numbers safe integers alone."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        return bool(-INTEGER_MAX <= value <= INTEGER_MAX)
+    if kind is dict:
+        return all(type(name) is str and name.isascii() and _is_plain(member) for name, member in value.items())
+    return kind in (list, tuple) and all(_is_plain(member) for member in value)
 
 
 def _write(value: Any, put: Callable[[str], None]) -> None:

@@ -19,7 +19,7 @@ from ingest.decisions import Accepted, Decision, Prepared, Refused, guarded, jud
 from ingest.metrics import IngestMetrics
 from ingest.receipts import Answer, Promises, Terms, promised, refused
 from ingest.tables import refusals
-from ledger.database import Database, Tx, is_sqlite
+from ledger.database import Database, Tx, fetch_among, is_sqlite
 from ledger.keys import KeyInfo, KeyRegister
 from ledger.store import Admission, admit, admit_record
 from ledger.tables import counters, keys, messages
@@ -267,11 +267,8 @@ def _version(tx: Tx, *, is_held: bool = False) -> int:
 
 
 def _stored(tx: Tx, ids: Sequence[bytes]) -> dict[bytes, Admission]:
-    if not ids:
-        return {}
-    query = sa.select(messages.c.id, messages.c.leaf_hash, messages.c.received_ms).where(messages.c.id.in_(list(ids)))
-    found = (Admission("duplicate", bytes(row[0]), bytes(row[1]), row[2]) for row in tx.execute(query))
-    return {admission.message_id: admission for admission in found}
+    rows = fetch_among(tx, "SELECT id, leaf_hash, received_ms FROM messages WHERE id AMONG", ids)
+    return {row[0]: Admission("duplicate", row[0], row[1], row[2]) for row in rows}
 
 
 def _is_quarantined(decision: Decision, taken: Collection[bytes]) -> TypeGuard[Refused]:
@@ -279,10 +276,7 @@ def _is_quarantined(decision: Decision, taken: Collection[bytes]) -> TypeGuard[R
 
 
 def _refusals(tx: Tx, ids: Sequence[bytes]) -> dict[bytes, str]:
-    if not ids:
-        return {}
-    query = sa.select(refusals.c.message_id, refusals.c.code).where(refusals.c.message_id.in_(list(ids)))
-    return {bytes(row[0]): row[1] for row in tx.execute(query)}
+    return dict(fetch_among(tx, "SELECT message_id, code FROM refusals WHERE message_id AMONG", ids))
 
 
 def _ids(decisions: Sequence[Refused]) -> list[bytes]:

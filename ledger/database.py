@@ -23,6 +23,7 @@ POOL_OVERFLOW = 20
 SQLITE_CACHE_KIB = 65_536
 PACKAGES = ("ledger", "ingest", "finance", "api")
 _ROOT = Path(__file__).resolve().parent.parent
+_AMONG_MAX = 500
 _UPGRADE_LOCK = 7_262_736_001
 
 
@@ -206,6 +207,17 @@ def fetch(tx: Tx, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
         return list(raw(tx).execute(statement, parameters).fetchall())
     with raw(tx).cursor(binary=True) as cursor:
         return list(cursor.execute(statement.replace("?", "%s"), parameters).fetchall())
+
+
+def fetch_among(tx: Tx, statement: str, values: Sequence[Any]) -> list[Any]:
+    """All rows of plain SQL whose one ``AMONG`` compares with any number of values: ``... WHERE id AMONG``."""
+    if not is_sqlite(tx):
+        return fetch(tx, statement.replace("AMONG", "= ANY(?)"), (list(values),)) if values else []
+    found: list[Any] = []
+    for start in range(0, len(values), _AMONG_MAX):
+        part = values[start : start + _AMONG_MAX]
+        found += fetch(tx, statement.replace("AMONG", f"IN ({','.join('?' * len(part))})"), part)
+    return found
 
 
 def run_many(tx: Tx, statement: str, rows: Sequence[Sequence[Any]]) -> None:

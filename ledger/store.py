@@ -1,7 +1,7 @@
 """The store: messages and records come in, each once, verbatim, with a place in the order of arrival."""
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,10 +12,10 @@ from core.crypto import P256Public, thumbprint
 from core.errors import Rejected
 from core.message import Message, MessageEvent
 from core.records import BY_OPERATOR, Record, open_record, read_record
-from ledger.database import Tx, is_sqlite, raw
+from ledger.database import Tx, fetch, fetch_among, is_sqlite, raw
 from ledger.erasure_request import check_request
 from ledger.keys import has_operator, key_numbers, operator_by_kid, org_info, store_end
-from ledger.tables import MESSAGE, RECORD, counters, disclosures, facts, key_ends, messages, records, waiting
+from ledger.tables import MESSAGE, RECORD, counters, disclosures, facts, key_ends, records, waiting
 
 MESSAGES_MAX = 10_000
 _MESSAGE_COLUMNS = (
@@ -103,8 +103,8 @@ def admit(tx: Tx, incoming: Sequence[Message], *, now_ms: int) -> list[Admission
     texts = [join_disclosures(message.disclosures) for message in fresh]
     if is_sqlite(tx):
         insert_sqlite(tx, rows, texts)
-    elif rows:
-        insert_postgres(tx, rows, texts)
+    elif rows and insert_postgres(tx, rows, texts) < len(rows):
+        # Another worker stored some of them at this very moment.
         arrived = _stored(tx, [message.id for message in fresh])
         own = {row[1]: row[0] for row in rows}
         before |= {key: found for key, found in arrived.items() if found[0] != own[key]}
@@ -230,32 +230,24 @@ def _admissions(
 
 
 def _stored(tx: Tx, ids: Sequence[bytes]) -> dict[bytes, tuple[int, bytes, int]]:
-    found: dict[bytes, tuple[int, bytes, int]] = {}
-    columns = (messages.c.id, messages.c.arrival, messages.c.leaf_hash, messages.c.received_ms)
-    for part in _parts(ids, 500):
-        for row in tx.execute(sa.select(*columns).where(messages.c.id.in_(part))):
-            found[bytes(row[0])] = (row[1], bytes(row[2]), row[3])
-    return found
+    rows = fetch_among(tx, "SELECT id, arrival, leaf_hash, received_ms FROM messages WHERE id AMONG", ids)
+    return {row[0]: (row[1], row[2], row[3]) for row in rows}
 
 
 def _equivocations(tx: Tx, rows: Sequence[tuple[Any, ...]]) -> set[bytes]:
-    # One query per part finds every stored message that shares (key, seq) with a new one and came before it.
-    found: set[bytes] = set()
-    for part in _parts(rows, 500):
-        new = sa.values(
-            sa.column("key_no", sa.Integer), sa.column("seq", sa.BigInteger), sa.column("arrival", sa.BigInteger),
-        ).data([(row[3], row[4], row[0]) for row in part]).cte("new")  # fmt: skip
-        query = sa.select(new.c.arrival).select_from(
-            new.join(
-                messages,
-                (messages.c.key_no == new.c.key_no)
-                & (messages.c.seq == new.c.seq)
-                & (messages.c.arrival < new.c.arrival),
-            )
-        )
-        later = set(tx.execute(query).scalars())
-        found |= {row[1] for row in part if row[0] in later}
-    return found
+    """Ids of those new messages whose (key, seq) an earlier one has."""
+    if not rows:
+        return set()
+    if is_sqlite(tx):
+        query = "SELECT 1 FROM messages WHERE key_no = ? AND seq = ? AND arrival < ? LIMIT 1"
+        return {row[1] for row in rows if fetch(tx, query, (row[3], row[4], row[0]))}
+    query = (
+        "SELECT n.arrival FROM unnest(?::int[], ?::bigint[], ?::bigint[]) AS n(key_no, seq, arrival) WHERE EXISTS "
+        "(SELECT 1 FROM messages m WHERE m.key_no = n.key_no AND m.seq = n.seq AND m.arrival < n.arrival)"
+    )
+    columns = [[row[position] for row in rows] for position in (3, 4, 0)]
+    later = {arrival for (arrival,) in fetch(tx, query, columns)}
+    return {row[1] for row in rows if row[0] in later}
 
 
 def next_arrivals(tx: Tx, count: int) -> list[int]:
@@ -282,8 +274,8 @@ def insert_sqlite(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[bytes
     cursor.executemany("INSERT INTO waiting (arrival, kind) VALUES (?, ?)", [(row[0], MESSAGE) for row in rows])
 
 
-def insert_postgres(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[bytes]) -> None:
-    """Store message rows (in the order of the table's columns); those whose id is there already are left out."""
+def insert_postgres(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[bytes]) -> int:
+    """Store message rows (in the order of the table's columns); gives how many, those already there left out."""
     columns = ",".join(_MESSAGE_COLUMNS)
     with raw(tx).cursor() as cursor:
         cursor.execute(
@@ -299,9 +291,11 @@ def insert_postgres(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[byt
             f"INSERT INTO messages ({columns}) SELECT {columns} FROM incoming_messages "  # noqa: S608
             "ORDER BY id ON CONFLICT (id) DO NOTHING"
         )
+        stored = int(cursor.rowcount)
         inserted = "FROM incoming_messages i JOIN messages m ON m.arrival = i.arrival"
         cursor.execute(f"INSERT INTO disclosures (arrival, texts) SELECT i.arrival, i.texts {inserted}")
         cursor.execute(f"INSERT INTO waiting (arrival, kind) SELECT i.arrival, {MESSAGE} {inserted}")
+        return stored
 
 
 def _signer(tx: Tx, record: Record) -> P256Public:
@@ -346,8 +340,3 @@ def _once(tx: Tx, record: Record) -> str | None:
             raise Rejected("This key has ended already; one end for ever.", code="already_ended", pointer="/kid")
         return f"end:{payload['kid']}"
     return None
-
-
-def _parts(values: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(values), size):
-        yield list(values[start : start + size])
