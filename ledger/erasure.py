@@ -17,7 +17,7 @@ from core.errors import Broken, Conflict, Rejected
 from core.message import Disclosure, Signed, read_entry
 from core.records import common, read_record, sign_record
 from ledger.database import Database, Tx
-from ledger.erasure_derived import forget_facts
+from ledger.erasure_derived import forget_facts, forget_index
 from ledger.erasure_request import read_request
 from ledger.store import admit_record, erase, get_fact, split_disclosures, split_items
 from ledger.tables import MESSAGE, disclosures, entries, messages, records
@@ -171,6 +171,7 @@ def carry_out(tx: Tx, request: str, *, operator: P256Private, now_ms: int, copie
         tx, found.arrival, event=found.event, digests=digests, digest_of=lambda text: b64u(sha256(text.encode()))
     )
     forget_facts(tx, found.leaf)
+    forget_index(tx, payload)
     copied = sum(one(tx, found.message) for one in copies)
     record = known if admission is None else admission.message_id
     if record is None:

@@ -1,18 +1,32 @@
 """What followers derived from an event, made anew from what is left of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 
-from ledger.database import Database, Tx
+from ledger import queryindex
+from ledger.database import Database, Tx, is_sqlite
 from ledger.followers import LoggedMessage, read_messages
 from ledger.itemfacts import Fact, When, decode, facts_of, fold
+from ledger.queryindex import NAME_KINDS, event_key
+from ledger.queryindex import decode as decode_event
+from ledger.queryindex_facts import facts_of as index_facts
+from ledger.queryindex_tables import query_events, query_names
 from ledger.state import state_row
 from ledger.tables import item_facts, item_states
 
 # Everything that an erasure may have changed or deleted rows of; parts above the ledger add their own.
-TOUCHED = ("disclosures", "item_facts", "item_states")
+TOUCHED = (
+    "disclosures",
+    "item_facts",
+    "item_states",
+    "query_events",
+    "query_postings",
+    "query_numbers",
+    "query_names",
+)
 
 
 def forget_facts(tx: Tx, leaf: int) -> int:
@@ -33,6 +47,25 @@ def forget_facts(tx: Tx, leaf: int) -> int:
     return len(ids)
 
 
+def forget_index(tx: Tx, payload: Mapping[str, Any]) -> None:
+    """Take an event's erased members out of the query index now, and names that no other event says.
+
+    Args:
+        payload: of the ``erasure`` record.
+    """
+    before = _names(tx, payload)
+    queryindex.erase(tx, payload)
+    for kind, name in sorted(before - _names(tx, payload)):
+        body = query_events.c.body
+        if is_sqlite(tx):
+            place = sa.func.instr(body, sa.literal(name.encode(), sa.LargeBinary))
+        else:
+            place = sa.func.strpos(sa.func.encode(body, "hex"), name.encode().hex())
+        if tx.execute(sa.select(query_events.c.ev).where(place > 0).limit(1)).first() is None:
+            same = (query_names.c.kind == NAME_KINDS.index(kind)) & (query_names.c.name == name)
+            tx.execute(query_names.delete().where(same))
+
+
 def purge(database: Database, also: Sequence[str] = ()) -> None:
     """Rewrite the files of what an erasure touches, so that the old bytes are in none of them.
 
@@ -43,6 +76,12 @@ def purge(database: Database, also: Sequence[str] = ()) -> None:
         Unavailable: another process reads the database right now; the erasure stands, purge again.
     """
     database.compact((*TOUCHED, *also))
+
+
+def _names(tx: Tx, payload: Mapping[str, Any]) -> set[tuple[str, str]]:
+    ev = event_key(payload["leaf"], payload["event"])
+    body = tx.execute(sa.select(query_events.c.body).where(query_events.c.ev == ev)).scalar_one_or_none()
+    return set() if body is None else set(index_facts(decode_event(bytes(body))).names)
 
 
 def _fresh(message: LoggedMessage) -> dict[int, dict[str, Fact]]:

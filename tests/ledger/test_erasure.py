@@ -18,6 +18,7 @@ from ledger.database import Database, open_database
 from ledger.erasure_derived import purge
 from ledger.erasure_request import sign_request
 from ledger.followers import run_all
+from ledger.queryindex import QueryIndex
 from tests.ledger.test_audit import findings
 from tests.ledger.world import AUD, CARRIER, LOG, MAKER, OPERATOR, World, packed, seen, sgtin_id
 
@@ -34,6 +35,7 @@ def told(database: Database) -> tuple[World, Any]:
     world.send("line-1", seen(6))
     world.step()
     run_all(database, state.views())
+    run_all(database, QueryIndex())
     return world, sent
 
 
@@ -86,6 +88,16 @@ def test_erased_data_is_gone_and_everything_still_verifies(database: Database) -
     assert standing is not None
     assert standing.place is None
     assert other.event["readPoint"]
+
+
+def test_the_query_index_forgets_at_once(sqlite_database: Database) -> None:
+    world, sent = told(sqlite_database)
+    found = [line for line in erasure.leftovers(sqlite_database, [], [PERSON]) if "query_" in line]
+
+    erased(world, request(world, sent))
+
+    assert found != []
+    assert erasure.leftovers(sqlite_database, [], [PERSON]) == []
 
 
 def test_the_items_history_shows_the_erasure(database: Database) -> None:
