@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from core.epcis.context import GS1_PREFIXES, Namespaces, namespaces
 from core.epcis.conversion import base_unit, in_base_unit
-from core.epcis.vocabulary import local_name
+from core.epcis.vocabulary import local_name as _local_name
 from core.errors import Rejected
 from core.identifiers import class_of as _class_of
 from ledger.queryindex_terms import decimal_text, field_name, identity, number_of, term, time_of, value_terms
 
+local_name = lru_cache(maxsize=65_536)(_local_name)
 PARTY_KINDS: Final = frozenset({"owning_party", "possessing_party"})
 CLASS_MARK: Final = "@class"
 DEPTH_MAX: Final = 16

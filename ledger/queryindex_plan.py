@@ -34,15 +34,13 @@ class Driver:
     first: int
     last: int
 
-    def events(self, tx: Tx, limit: int) -> list[int]:
-        """The distinct events of the list within its bounds."""
+    def select(self) -> Any:
+        """The statement that lists its events within its bounds."""
         if self.numbers:
-            query = sa.select(query_numbers.c.ev).where(*self.numbers)
-        else:
-            ev = query_postings.c.ev
-            query = sa.select(ev).where(query_postings.c.term.in_(sorted(self.terms)))
-            query = query.where(ev >= self.first, ev <= self.last)
-        return sorted(set(tx.execute(query.limit(limit)).scalars()))
+            return sa.select(query_numbers.c.ev).where(*self.numbers)
+        ev = query_postings.c.ev
+        listed = sa.select(ev).where(query_postings.c.term.in_(sorted(self.terms)))
+        return listed.where(ev >= self.first, ev <= self.last)
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,10 @@ class Plan:
     def narrowed(self, group: frozenset[int]) -> "Plan":
         """The plan with one more group of terms."""
         return replace(self, groups=(*self.groups, group))
+
+    def without(self, group: frozenset[int]) -> "Plan":
+        """The plan without a group whose list is walked anyway."""
+        return replace(self, groups=tuple(one for one in self.groups if one != group))
 
     def where(self) -> list[Any]:
         """The conditions on a row of ``query_events``."""

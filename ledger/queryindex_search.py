@@ -19,7 +19,7 @@ from ledger.database import Tx, is_sqlite, raw
 from ledger.disclosure import Reader, may_see
 from ledger.queryindex import decode, place_of
 from ledger.queryindex_facts import facts_of
-from ledger.queryindex_plan import Plan, as_posting, make_plan
+from ledger.queryindex_plan import Driver, Plan, as_posting, make_plan
 from ledger.queryindex_query import Query
 from ledger.queryindex_tables import query_events, query_postings
 from ledger.queryindex_terms import party_term, term_hash
@@ -225,16 +225,16 @@ def _matches(
 
 def _candidates(tx: Tx, query: Query, plan: Plan, after: Position | None, limit: int) -> Iterator[Any]:
     driver = plan.driver(tx, GATHER_MAX)
-    if driver is not None and driver.is_small:
-        yield from _gathered(tx, query, plan, driver.events(tx, GATHER_MAX), after)
-        return
     is_timed = query.order.by == "eventTime"
+    if driver is not None and driver.is_small and (is_timed or driver.numbers):
+        yield from _gathered(tx, query, plan.without(driver.terms), driver, after)
+        return
     chunk = min(limit + 1, CHUNK_MAX)
     while True:
         if is_timed or driver is None:
             rows = _walk(tx, query, plan, after, chunk)
         else:
-            rows = _rows(tx, _walk_postings(tx, query, plan, driver.terms, after, chunk))
+            rows = _rows(tx, _walk_postings(tx, query, plan.without(driver.terms), driver, after, chunk))
             rows.sort(key=lambda row: row.ev, reverse=query.order.is_descending)
         yield from rows
         if len(rows) < chunk:
@@ -244,15 +244,12 @@ def _candidates(tx: Tx, query: Query, plan: Plan, after: Position | None, limit:
         chunk = min(chunk * 2, CHUNK_MAX)
 
 
-def _gathered(tx: Tx, query: Query, plan: Plan, found: Sequence[int], after: Position | None) -> Iterator[Any]:
+def _gathered(tx: Tx, query: Query, plan: Plan, driver: Driver, after: Position | None) -> Iterator[Any]:
     """Few events are listed whole, ordered here, and read as far as they are asked for."""
     is_timed, is_down = query.order.by == "eventTime", query.order.is_descending
-    keys: list[Position] = []
-    for start in range(0, len(found), _PART):
-        columns = (query_events.c.event_ms, query_events.c.ev) if is_timed else (query_events.c.ev,)
-        rows = tx.execute(sa.select(*columns).where(query_events.c.ev.in_(found[start : start + _PART]), *plan.where()))
-        keys.extend(tuple(row) for row in rows)
-    keys.sort(reverse=is_down)
+    columns = (query_events.c.event_ms, query_events.c.ev) if is_timed else (query_events.c.ev,)
+    listed = sa.select(*columns).where(query_events.c.ev.in_(driver.select()), *plan.where())
+    keys: list[Position] = sorted((tuple(row) for row in tx.execute(listed)), reverse=is_down)
     if after is not None:
         keys = [key for key in keys if (key < after if is_down else key > after)]
     for start in range(0, len(keys), 64):
@@ -274,21 +271,22 @@ def _walk(tx: Tx, query: Query, plan: Plan, after: Position | None, chunk: int) 
     return list(tx.execute(statement))
 
 
-def _walk_postings(
-    tx: Tx, query: Query, plan: Plan, terms: frozenset[int], after: Position | None, chunk: int
-) -> list[int]:
-    """The next events along the lists of these terms that fulfil the plan."""
+def _walk_postings(tx: Tx, query: Query, plan: Plan, driver: Driver, after: Position | None, chunk: int) -> list[int]:
+    """The next events along the lists of the driver's terms that fulfil the plan."""
     is_down = query.order.is_descending
     ev = query_postings.c.ev
     where = as_posting(plan)
     if after is not None:
         where.append(ev < after[-1] if is_down else ev > after[-1])
     order = ev.desc() if is_down else ev
-    groups = [[one] for one in sorted(terms)] if len(terms) <= UNION_MAX else [sorted(terms)]
+    terms = sorted(driver.terms)
+    # Long lists are walked one by one, each along its own order; short ones are put in order together.
+    groups = [terms] if driver.is_small or len(terms) > UNION_MAX else [[one] for one in terms]
     found: set[int] = set()
     for group in groups:
         statement = sa.select(ev).where(query_postings.c.term.in_(group), *where)
-        found.update(tx.execute(statement.distinct().order_by(order).limit(chunk)).scalars())
+        statement = statement.distinct() if len(group) > 1 else statement
+        found.update(tx.execute(statement.order_by(order).limit(chunk)).scalars())
     return sorted(found, reverse=is_down)[:chunk]
 
 
