@@ -201,6 +201,11 @@ class Mirror:
     def _go_on(self, now: int, say: Say) -> None:
         pinned = self.pinned()
         tip = self._chain.tip(self._number())
+        if tip.is_frozen:
+            # A successor keeps origin, entries and sizes; only its number on the contract is another.
+            self._pinned, self._log_id, self._log_verifier = None, None, None
+            pinned = self.pinned()
+            tip = self._chain.tip(self._number())
         self._check_newest(tip)
         if tip.size == 0:
             return
@@ -377,6 +382,8 @@ class Mirror:
         _, registry, live = self._chain.open()
         if self._log_id is None:
             self._log_id = live if kept["log_id"] is None else int(kept["log_id"])
+            if self._chain.tip(self._log_id).is_frozen and self._is_same_log(live, self._log_id):
+                self._log_id = live
         tip = self._chain.tip(self._log_id)
         origin = kept["origin"] or self._origin()
         if origin_hash(origin) != tip.origin_hash:
@@ -390,6 +397,9 @@ class Mirror:
                 set_pin(tx, name, value)
         self._source.log = origin
         return Pinned(origin, "", chain_id, registry, self._earlier)
+
+    def _is_same_log(self, one: int, other: int) -> bool:
+        return self._chain.tip(one).origin_hash == self._chain.tip(other).origin_hash
 
     def _origin(self) -> str:
         note = self._source.checkpoint()

@@ -21,6 +21,7 @@ from core.message import JWT_BYTES_MAX, TYP, Signed, read_entry
 from core.prefixmap import map_key
 from core.records import BY_OPERATOR, Record, StateLeaf, read_record, read_state_leaf, record_keys
 from ledger.database import Tx, raw
+from ledger.erasure_request import check_request
 from ledger.mirror_tables import keys, messages, orgs, record_ids, rivals
 from ledger.store import split_items
 
@@ -248,8 +249,12 @@ class Rules:
         row = self._tx.execute(sa.select(messages.c.events).where(messages.c.leaf == at)).first()
         if not 0 <= at < leaf or row is None or not 0 <= event < row.events:
             raise Rejected("It erases from an event that does not stand before it.", code="bad_erasure")
-        held = sorted({item[1:] for item in split_items(self._items_of(at))[event]})
-        if sorted({unb64u(text, length=32) for text in payload["owner"]["items"]}) != held:
+        owner = self._current(payload["org"])
+        if owner is None:
+            raise Rejected("Its owner is no organisation of this log.", code="unknown_signer")
+        check_request(payload, P256Public.from_jwk(json.loads(owner.jwk)))
+        held = {item[1:] for item in split_items(self._items_of(at))[event]}
+        if {unb64u(text, length=32) for text in payload["owner"]["items"]} != held:
             raise Rejected("It names other things than the event it erases from.", code="bad_erasure")
 
     def _about(self, record: Record) -> Any:
