@@ -56,8 +56,9 @@ async function questionsOf(bundle) {
 // An entry that cannot be read raises no question; its check comes after its inclusion, with the reason.
 function organisationIn(entry) {
   try {
-    const { fact } = entryKind(entry.data) === "record" ? readRecord(entry.data) : { fact: { t: "" } };
-    return fact.t === "org" ? fact : null;
+    if (entryKind(entry.data) !== "record") return null;
+    entry.record ??= readRecord(entry.data);
+    return entry.record.fact.t === "org" ? entry.record.fact : null;
   } catch (error) {
     if (error instanceof Refused) return null;
     throw error;
@@ -204,7 +205,7 @@ async function checkEntry(log, entry, root, origin) {
     for (const [event, leaves] of entry.items) await checkItems(message, event, leaves, log.nodes);
     log.messages.set(entry.index, message);
   } else if (kind === "record" && !entry.disclosures.length && !entry.items.size) {
-    const record = readRecord(entry.data);
+    const record = entry.record ?? readRecord(entry.data);
     if (record.fact.log !== origin) refuse("wrong_log", "A record is of another log.");
     log.records.set(entry.index, record);
   } else refuse("bad_bundle", "Only messages and records stand among the entries.");
