@@ -19,8 +19,10 @@ from core.merkle import tree_root
 from core.message import read_entry
 from core.notes import Checkpoint, Verifier, open_note, sign_note
 from core.proofs import Policy, Report, questions, verify
-from core.records import common, key_members
-from ledger import itemmap
+from core.records import common, key_members, read_record
+from ledger import itemmap, tiles
+from ledger.erasure import carry_out
+from ledger.erasure_request import sign_request
 from ledger.log import last_checkpoint, leaf_of
 from ledger.mirror import Round, close_refusals
 from ledger.mirror_source import LogSource
@@ -482,3 +484,25 @@ def _cut_after(body: bytes, width: int, count: int) -> bytes:
 
 def _flip(data: bytes, at: int = 150) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def test_an_erasure_that_its_owner_asked_for_passes_and_one_that_nobody_asked_for_is_named(case: Case) -> None:
+    message = case.operator.send("line-1", seen("person", at=case.operator.now))
+    leaf = _size(case)
+    case.operator.anchor()
+    given: dict[str, Any] = {"aud": AUD, "log": LOG, "org": MAKER, "leaf": leaf, "event": 0, "names": ["readPoint"]}
+    given |= {"message": base64.urlsafe_b64encode(message.id).decode().rstrip("="), "iat": 1, "reason": "a person"}
+    with case.operator.database.transaction() as tx:
+        text = sign_request(case.operator.orgs[MAKER], **given)
+        done = carry_out(tx, text, operator=case.operator.orgs[OPERATOR], now_ms=1)
+    case.operator.anchor()
+    assert case.round().state == "cosigned"
+    with case.operator.database.reading() as tx:
+        payload = dict(read_record(tiles.entry(tx, leaf_of(tx, done.record) or 0).data).payload)
+    forged = sign_request(case.operator.orgs[REGULATOR], **(given | {"names": ["bizLocation"]}))
+    payload |= {"names": ["bizLocation"], "owner": {**payload["owner"], "jws": forged}}
+    place = _size(case)
+    case.operator.force_record(payload, case.operator.orgs[OPERATOR])
+    case.operator.anchor()
+
+    case.refused("bad_signature", leaf=place, kind="record")
