@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from core.canonical import dump_json
 from ledger.database import Tx, is_sqlite, raw
 from ledger.followers import Entry, LoggedEvent, LoggedMessage, LoggedRecord, read_messages
-from ledger.queryindex_facts import Facts, facts_of
-from ledger.queryindex_tables import query_events, query_numbers, query_postings
-from ledger.queryindex_terms import kind_number, party_term, term_hash
+from ledger.queryindex_facts import CLASS_MARK, Facts, facts_of
+from ledger.queryindex_tables import query_events, query_names, query_numbers, query_postings
+from ledger.queryindex_terms import CLASS_ROLES, EPC_ROLES, kind_number, party_term, term, term_hash
 from ledger.tables import masters
 
 QUERY_INDEX: Final = "query_index"
@@ -20,6 +20,15 @@ EVENTS_PER_LEAF: Final = 1024
 NAME_KINDS: Final = ("eventType", "epc", "class", "bizStep", "disposition", "readPoint", "bizLocation", "prefix")
 # Terms of these names are kept in the row itself: they select too little for a list of their own.
 _IN_ROW: Final = ("eventType\x1f", "action\x1f")
+# The fields whose terms keep a name of a kind alive. Prefixes are namespaces of software, no data of anybody.
+_FIELDS_OF: Final = {
+    "epc": EPC_ROLES,
+    "class": tuple(mark for role in (*EPC_ROLES, *CLASS_ROLES) for mark in (role, role + CLASS_MARK)),
+    "bizStep": ("bizStep",),
+    "disposition": ("disposition",),
+    "readPoint": ("readPoint",),
+    "bizLocation": ("bizLocation",),
+}
 _KNOWN_MAX: Final = 200_000
 _PART: Final = 500
 
@@ -43,6 +52,7 @@ class QueryIndex:
         for entry in entries:
             if isinstance(entry, LoggedRecord) and entry.record.t == "erasure":
                 erase(tx, entry.record.payload)
+                self._known.clear()
 
     def _take(self, tx: Tx, messages: Sequence[LoggedMessage], record_ms: int) -> None:
         rows: list[tuple[int, int, int, int, str, bytes]] = []
@@ -144,7 +154,7 @@ def last_record_ms(tx: Tx) -> int:
 
 
 def erase(tx: Tx, payload: Mapping[str, Any]) -> None:
-    """Take erased members out of the index: terms, numbers and the stored event; names nobody can see stay listed."""
+    """Take erased members out of the index: terms, numbers, the stored event, and names that no other event has."""
     ev = event_key(payload["leaf"], payload["event"])
     body = tx.execute(sa.select(query_events.c.body).where(query_events.c.ev == ev)).scalar_one_or_none()
     if body is None:
@@ -162,6 +172,19 @@ def erase(tx: Tx, payload: Mapping[str, Any]) -> None:
     tx.execute(query_numbers.delete().where(query_numbers.c.ev == ev))
     insert(tx, [], [], sorted(set(number_rows(ev, new))))
     tx.execute(query_events.update().where(query_events.c.ev == ev).values(body=encode(after)))
+    for kind, name in sorted(old.names - new.names):
+        _forget_name(tx, kind, name)
+
+
+def _forget_name(tx: Tx, kind: str, name: str) -> None:
+    fields = _FIELDS_OF.get(kind)
+    if fields is None:
+        return
+    terms = [term_hash(term(field, name)) for field in fields]
+    query = sa.select(sa.literal(1)).where(query_postings.c.term.in_(terms)).limit(1)
+    if tx.execute(query).first() is None:
+        number = NAME_KINDS.index(kind)
+        tx.execute(query_names.delete().where(query_names.c.kind == number, query_names.c.name == name))
 
 
 def without(event: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}\Z")
 DEFINITION: Final[Mapping[str, Any]] = {
     "type": "object",
     "required": ["name", "query"],
+    "additionalProperties": False,
     "properties": {
         "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._~-]{0,99}$"},
         "query": {"type": "object", "description": "Parameters of the EPCIS query language by name."},

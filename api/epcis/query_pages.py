@@ -16,6 +16,7 @@ from fastapi import Request
 
 from api.epcis.query_language import BadParameter
 from api.epcis.query_tables import dropped_tokens
+from api.errors import NotFound
 from api.services import Services
 from core.canonical import b64u, sha256, unb64u
 from core.errors import Rejected
@@ -27,6 +28,10 @@ TOKEN_LIFE_MS: Final = 3_600_000
 TOKEN_CHARACTERS_MAX: Final = 2_048
 _COUNT = re.compile(r"[1-9][0-9]{0,8}\Z", re.ASCII)
 _INTEGER_MAX: Final = 2**63 - 1
+
+
+class NoSuchToken(NotFound):
+    """The token leads nowhere: it was not given out here, it has expired, or it was given up."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,9 @@ def read_token(text: str) -> Token:
     """The token of a text.
 
     Raises:
-        BadParameter: it is none of ours.
+        NoSuchToken: it is none of ours.
     """
-    wrong = BadParameter("This nextPageToken was not given out here.", pointer="nextPageToken")
+    wrong = NoSuchToken("This nextPageToken was not given out here.", pointer="nextPageToken")
     if len(text) > TOKEN_CHARACTERS_MAX:
         raise wrong
     try:
@@ -94,7 +99,8 @@ def token_in(request: Request, tx: Tx, question: bytes) -> Token | None:
     """The token that a request carries, None for a first page.
 
     Raises:
-        BadParameter: it is unknown, expired, given up, or belongs to another question.
+        NoSuchToken: it is unknown, expired or given up.
+        BadParameter: it belongs to another question.
     """
     text = request.query_params.get("nextPageToken")
     if text is None:
@@ -103,7 +109,7 @@ def token_in(request: Request, tx: Tx, question: bytes) -> Token | None:
     services: Services = request.app.state.services
     is_dropped = tx.execute(sa.select(dropped_tokens.c.hash).where(dropped_tokens.c.hash == sha256(text.encode())))
     if token.expires_ms <= services.now_ms() or is_dropped.first() is not None:
-        raise BadParameter("This nextPageToken has expired; ask for the first page again.", pointer="nextPageToken")
+        raise NoSuchToken("This nextPageToken has expired; ask for the first page again.", pointer="nextPageToken")
     if token.question != question:
         raise BadParameter("This nextPageToken belongs to another query.", pointer="nextPageToken")
     return token
@@ -113,7 +119,7 @@ def drop_token(tx: Tx, text: str, *, now_ms: int) -> None:
     """Give a token up.
 
     Raises:
-        BadParameter: it is none of ours.
+        NoSuchToken: it is none of ours.
     """
     token = read_token(text)
     tx.execute(dropped_tokens.delete().where(dropped_tokens.c.expires_ms < now_ms))

@@ -69,7 +69,9 @@ RESPONSE: Final[Mapping[str, Any]] = {
 REPLAY: Final[Mapping[str, Any]] = {
     "type": "object",
     "additionalProperties": False,
-    "properties": {"failed": {"type": "boolean"}, "since": {"type": "string", "format": "date-time"}},
+    "minProperties": 1,
+    "maxProperties": 1,
+    "properties": {"failed": {"const": True}, "since": {"type": "string", "format": "date-time"}},
 }
 
 

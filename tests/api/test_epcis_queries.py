@@ -15,10 +15,10 @@ from api.services import Services, WebSettings
 from core.canonical import b64u
 from core.epcis.hashes import event_hash
 from core.epcis.xml import read_xml
-from core.records import common, sign_record
-from ledger import store
+from ledger import erasure
 from ledger.database import Database, open_database, upgrade
-from ledger.followers import LoggedMessage, read_log, read_messages
+from ledger.erasure_request import sign_request
+from ledger.followers import read_messages
 from tests.api.conftest import NOW_MS, Clock, Random, TestClient
 from tests.api.epcis_corpus import generated_events, index_all, log_events, send_events, shared_events
 from tests.conformance_data import DATA, needs_data
@@ -156,9 +156,10 @@ def test_a_page_token_ends_by_time_by_deletion_and_fits_its_query_alone(desk: tu
     again = client.get(f"/epcis/events?perPage=1&nextPageToken={token}")
     junk = [client.get(f"/epcis/events?nextPageToken={text}") for text in ("abc", "W10", "", "bnVsbA", "é")]
 
-    assert (fits.status_code, other.status_code, dropped.status_code, again.status_code) == (200, 400, 204, 400)
-    assert [answer.status_code for answer in junk] == [400] * len(junk)
-    assert again.json()["type"] == "epcisException:QueryParameterException"
+    assert (fits.status_code, other.status_code, dropped.status_code, again.status_code) == (200, 400, 204, 404)
+    assert [answer.status_code for answer in junk] == [404] * len(junk)
+    assert again.json()["type"] == "epcisException:NoSuchNameException"
+    assert other.json()["type"] == "epcisException:QueryParameterException"
 
 
 def test_wrong_requests_are_told_in_the_standards_words(desk: tuple[Desk, World]) -> None:
@@ -377,17 +378,7 @@ def test_what_was_erased_is_found_no_more(desk: tuple[Desk, World]) -> None:
     query = {"EQ_bizTransaction_po": "urn:x:secret-order"}
     assert len(events_in(maker.get("/epcis/events", params=query))) == 1
 
-    leaf = _leaf_of(world, "urn:x:shipped")
-    with world.database.transaction() as tx:
-        message = read_messages(tx, [leaf])[leaf]
-        gone = next(one for one in message.signed.disclosures[0] if one.name == "bizTransactionList")
-        store.erase(tx, message.arrival, event=0, digests=[gone.text], digest_of=lambda text: text)
-    payload = common(t="erasure", aud=AUD, log=LOG, org=OPERATOR, iat=world.now)
-    names = {"leaf": leaf, "event": 0, "names": ["bizTransactionList"]}
-    keys = [b64u(item.key) for item in message.items[0]]
-    consent = common(t="audit", aud=AUD, log=LOG, org=MAKER, iat=world.now) | {"row": b64u(bytes(32))}
-    jws = sign_record(consent, world.orgs[MAKER]).decode()
-    world.record(payload | names | {"owner": {"jws": jws, "items": keys}}, signer=OPERATOR)
+    erase_from(world, "urn:x:shipped", ["bizTransactionList", "readPoint"])
     index_all(world)
 
     assert events_in(maker.get("/epcis/events", params=query)) == []
@@ -395,14 +386,17 @@ def test_what_was_erased_is_found_no_more(desk: tuple[Desk, World]) -> None:
     assert ids_in(maker.get("/epcis/events")) == ["urn:x:own", "urn:x:shipped"]
 
 
-def _leaf_of(world: World, event_id: str) -> int:
+def erase_from(world: World, event_id: str, names: list[str]) -> None:
+    """The owner asks for it, the operator does it."""
     with world.database.reading() as tx:
-        entries = read_log(tx, 0, 1_000)
-    return next(
-        entry.leaf
-        for entry in entries
-        if isinstance(entry, LoggedMessage) and any(event.event.get("eventID") == event_id for event in entry.events)
-    )
+        [(leaf, number)] = erasure.find_event(tx, event_id)
+        message = read_messages(tx, [leaf])[leaf]
+    given: dict[str, Any] = {"names": names, "message": b64u(message.message_id), "leaf": leaf, "log": LOG, "aud": AUD}
+    given |= {"org": MAKER, "event": number, "iat": world.now, "reason": "a person's data"}
+    with world.database.transaction() as tx:
+        erasure.carry_out(
+            tx, sign_request(world.orgs[MAKER], **given), operator=world.orgs[OPERATOR], now_ms=world.now * 1000
+        )
 
 
 def test_an_aggregation_is_found_by_parent_and_child(desk: tuple[Desk, World]) -> None:
