@@ -46,7 +46,7 @@ class Services:
         place: where the log is anchored.
         finance: what the bank's desk calls, see ``api/consoles/bank.py``.
         gateway: signs what partners capture; None where this process takes no captures.
-        capture_worker: told (``call()``) when a capture job is stored; see ``api/epcis/worker.py``.
+        capture_worker: told (``call``) when a capture job is stored; see ``api/epcis/worker.py``.
         broker_problem: "" while the broker answers, else what is wrong.
     """
 

@@ -28,6 +28,7 @@ def _no_json(value: Any) -> NoReturn:
 
 # One encoder for all calls: JSONEncoder makes a new one for each, which takes longer than a small value itself.
 _encode = c_make_encoder(None, _no_json, encode_basestring, None, ":", ",", False, False, False)
+_encode_sorted = c_make_encoder(None, lambda one: {"": str(one)}, encode_basestring, None, ":", ",", True, False, False)
 _URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 # What is no base64url becomes "!", which the strict decoder refuses; padding too, before our own is added.
@@ -151,6 +152,13 @@ def _is_plain(value: Any) -> bool:
     if kind is dict:
         return all(type(name) is str and name.isascii() and _is_plain(member) for name, member in value.items())
     return kind in (list, tuple) and all(_is_plain(member) for member in value)
+
+
+def dump_sorted(value: Any) -> bytes:
+    """JSON-like text of a parsed value with members in the order of their names, to compare values by; a Decimal is
+    written by its digits, so that 1.0 and 1.00 differ.
+    """
+    return "".join(_encode_sorted(value, 0)).encode("utf-8")
 
 
 def _write(value: Any, put: Callable[[str], None]) -> None:

@@ -1,18 +1,21 @@
 """Which events were captured before: by eventID within the organisation that speaks, and by content."""
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
-from core.canonical import sha256
+from core.canonical import dump_sorted, sha256
 from core.epcis.content import content_digest
 from core.epcis.context import merged
 from core.epcis.hashes import event_hash
+from core.message import read_entry, rebuild_event
 from ingest.gateway_tables import captured_events
 from ledger.database import Tx, is_sqlite
+from ledger.store import split_disclosures
+from ledger.tables import disclosures, messages
 
 _PART: Final = 500
 _NAMESPACE: Final = uuid.UUID("7b1f0a52-9a52-5c0e-8f10-5f2f4d8f7a11")
@@ -25,7 +28,8 @@ class Named:
     Attributes:
         event: with the document's context, and with an eventID.
         event_id: its eventID. hash: its GS1 event hash.
-        digest: SHA-256 of its whole content; equal for equal events alone, unlike the GS1 hash.
+        digest: SHA-256 of the event as it was written, members in the order of their names. Events with another one may
+            still say the same: :func:`is_same` and :func:`known_events` look closer then.
         id_key, slot: see ``ingest.gateway_tables.captured_events``.
         is_own_id: whether the eventID came with the event.
     """
@@ -62,15 +66,23 @@ class _Placed(Protocol):
 
 
 class Known:
-    """Rows found for a capture's events."""
+    """What was captured before under the ids of a capture's events."""
 
-    def __init__(self, rows: Mapping[bytes, tuple[bytes, bytes, int]]) -> None:
+    def __init__(self, rows: Mapping[bytes, tuple[bytes, bytes, int]], alike: Collection[tuple[bytes, bytes]]) -> None:
         self._rows = rows
+        self._alike = alike
 
     def get(self, given: Named) -> Found | None:
         """What stands under the event's id."""
         row = self._rows.get(given.row_key)
-        return None if row is None else Found(row[0] == given.digest, row[1], row[2])
+        if row is None:
+            return None
+        return Found(row[0] == given.digest or (given.row_key, given.digest) in self._alike, row[1], row[2])
+
+
+def is_same(first: Named, second: Named) -> bool:
+    """Whether two events say the same, in whatever spelling."""
+    return first.digest == second.digest or content_digest(first.event) == content_digest(second.event)
 
 
 def named(event: Mapping[str, Any], context: object, org: str) -> Named:
@@ -81,12 +93,13 @@ def named(event: Mapping[str, Any], context: object, org: str) -> Named:
     whole = merged(context, event.get("@context"))
     inside = dict(event) if whole is None else {**event, "@context": whole}
     gs1 = event_hash(event, context=context)
-    digest = content_digest(event, context)
+    digest = sha256(dump_sorted(inside))
     own = event.get("eventID")
     event_id = own if isinstance(own, str) and own else gs1
     inside["eventID"] = event_id
     id_key = sha256(f"{org}\0{event_id}".encode())
-    slot = digest if "errorDeclaration" in event else b""
+    # Declarations of one event are told apart by what they say, whatever their spelling.
+    slot = content_digest(event, context) if "errorDeclaration" in event else b""
     return Named(inside, event_id, gs1, digest, id_key, slot, own is not None)
 
 
@@ -109,7 +122,26 @@ def known_events(tx: Tx, given: Sequence[Named]) -> Known:
         query = sa.select(table.id_key, table.slot, table.digest, table.message_id, table.number)
         for row in tx.execute(query.where(table.id_key.in_(part))):
             rows[bytes(row[0]) + bytes(row[1])] = (bytes(row[2]), bytes(row[3]), row[4])
-    return Known(rows)
+    alike: set[tuple[bytes, bytes]] = set()
+    for one in given:
+        found = rows.get(one.row_key)
+        if found is not None and found[0] != one.digest and _says(tx, found[1], found[2]) == content_digest(one.event):
+            alike.add((one.row_key, one.digest))
+    return Known(rows, alike)
+
+
+def _says(tx: Tx, message_id: bytes, number: int) -> bytes | None:
+    """The content digest of a stored event; None where a part of it was erased, so that nobody can say."""
+    query = sa.select(messages.c.jwt, disclosures.c.texts).join(
+        disclosures, disclosures.c.arrival == messages.c.arrival
+    )
+    row = tx.execute(query.where(messages.c.id == message_id)).one_or_none()
+    if row is None:
+        return None
+    signed = read_entry(bytes(row.jwt), [text for event in split_disclosures(bytes(row.texts)) for text in event])
+    if len(signed.disclosures[number]) < len(signed.clear[number]["_sd"]):
+        return None
+    return content_digest(rebuild_event(signed.clear[number], signed.disclosures[number]))
 
 
 def remember(tx: Tx, captured: Sequence[tuple[Named, _Placed]]) -> None:

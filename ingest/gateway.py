@@ -18,7 +18,7 @@ from core.epcis.validate import event_warnings
 from core.errors import Broken, Conflict, Rejected, Unavailable
 from core.receipts import promise, publish_hash, sign_receipts
 from core.sealing import Concealed, Sealed, conceal, packed, seal
-from ingest.captured import Known, Named, known_events, named, remember, renamed
+from ingest.captured import Known, Named, is_same, known_events, named, remember, renamed
 from ingest.decisions import event_faults
 from ingest.gateway_tables import gateway_heads
 from ingest.receipts import Promises, Terms
@@ -242,33 +242,27 @@ class Gateway:
         fresh: list[tuple[int, Concealed]] = []
         here: dict[bytes, tuple[int, Named]] = {}
         for place, one in enumerate(checked):
-            result = Result("rejected", one.submitted.pointer, faults=one.faults, warnings=one.warnings)
-            if one.named is None:
-                results.append(result)
+            pointer, given = one.submitted.pointer, one.named
+            if given is None:
+                results.append(Result("rejected", pointer, faults=one.faults, warnings=one.warnings))
                 continue
-            given = one.named
-            result = replace(result, event_id=given.event_id, hash=given.hash)
-            first = here.get(given.row_key)
-            found = known.get(given)
+            first, found = here.get(given.row_key), known.get(given)
+            status: Status = "accepted"
+            message, number, faults = None, None, one.faults
             if found is not None and found.is_same:
-                result = replace(result, status="duplicate", message=found.message, number=found.number)
-            elif first is not None and first[1].digest == given.digest:
+                status, message, number = "duplicate", found.message, found.number
+            elif first is not None and is_same(first[1], given):
                 # Twice in one document: the second is told as the first's duplicate once that has its place.
-                result = replace(result, status="duplicate", number=first[0])
+                status, number = "duplicate", first[0]
             elif found is not None or first is not None:
-                sentence = (
-                    f"The eventID {given.event_id} belongs to another event; "
-                    "correct that by an error declaration and give this one an eventID of its own."
-                )
-                result = replace(result, faults=(Fault(f"{result.pointer}/eventID", "event_id_taken", sentence),))
+                status, faults = "rejected", (_taken(pointer, given.event_id),)
             else:
                 try:
                     fresh.append((place, conceal(given.event, self._random)))
                     here[given.row_key] = (place, given)
-                    result = replace(result, status="accepted")
                 except Rejected as error:
-                    result = replace(result, faults=(Fault(result.pointer + error.pointer, error.code, error.message),))
-            results.append(result)
+                    status, faults = "rejected", (Fault(pointer + error.pointer, error.code, error.message),)
+            results.append(Result(status, pointer, given.event_id, given.hash, message, number, faults, one.warnings))
         return results, fresh
 
     def _commit(
@@ -401,19 +395,27 @@ def _check(one: Submitted, org: str, now: int) -> _Checked:
 
 def _moved(checked: Sequence[_Checked], known: Known, org: str) -> list[_Checked] | None:
     """The events with other ids where the hash that we gave one as its id belongs to another event; None if none is."""
-    here: dict[bytes, bytes] = {}
+    here: dict[bytes, Named] = {}
     moved: dict[int, Named] = {}
     for place, one in enumerate(checked):
         if one.named is None:
             continue
         found = known.get(one.named)
         is_taken = found is not None and not found.is_same
-        is_taken |= here.setdefault(one.named.row_key, one.named.digest) != one.named.digest
+        is_taken |= not is_same(here.setdefault(one.named.row_key, one.named), one.named)
         if is_taken and not one.named.is_own_id:
             moved[place] = renamed(one.named, org)
     if not moved:
         return None
     return [replace(one, named=moved.get(place, one.named)) for place, one in enumerate(checked)]
+
+
+def _taken(pointer: str, event_id: str) -> Fault:
+    sentence = (
+        f"The eventID {event_id} belongs to another event; correct that by an error declaration and give this one an "
+        "eventID of its own."
+    )
+    return Fault(f"{pointer}/eventID", "event_id_taken", sentence)
 
 
 def _rolled_back(result: Result) -> Result:
@@ -434,7 +436,10 @@ def _placed(outcome: Outcome, places: Sequence[int], sealed: Sequence[Sealed]) -
     results = list(outcome.results)
     where = [(one.message.id, number) for one in sealed for number in range(len(one.message.events))]
     for place, (message, number) in zip(places, where, strict=True):
-        results[place] = replace(results[place], message=message, number=number)
+        one = results[place]
+        results[place] = Result(
+            one.status, one.pointer, one.event_id, one.hash, message, number, one.faults, one.warnings
+        )
     for place, result in enumerate(results):
         if result.status == "duplicate" and result.message is None and result.number is not None:
             first = results[result.number]

@@ -17,7 +17,7 @@ from api.epcis.problems import members_xml
 from api.epcis.worker import as_json
 from api.errors import NotFound
 from api.services import Services
-from core.canonical import b64u, dump_json, sha256, unb64u
+from core.canonical import b64u, dump_json, dump_parsed, sha256, unb64u
 from core.errors import Conflict, Rejected, Unavailable
 from ingest.gateway import Gateway, Outcome, Speaker, Submitted
 from ledger.database import Tx
@@ -95,10 +95,11 @@ def _open(request: Request, media: Any, body: bytes) -> Response:
     _gateway(services)
     behaviour = error_behaviour(request)
     # The document is read here already: what is no EPCIS document gets its 400 at once, not a job.
+    document = None
     if media == "sd-jwt":
         read_messages(body)
     else:
-        read_document(body, media)
+        document = read_document(body, media)
     with services.db.transaction() as tx:
         job, is_new = jobs.open_job(
             tx,
@@ -111,7 +112,7 @@ def _open(request: Request, media: Any, body: bytes) -> Response:
             idempotency_key=request.headers.get("idempotency-key"),
         )
     if is_new and services.capture_worker is not None:
-        services.capture_worker.call()
+        services.capture_worker.call(job.number, document)
     headers = {"Location": f"/epcis/capture/{job.id}", "GS1-Capture-Error-Behaviour": job.behaviour}
     return Response(status_code=202, headers=headers)
 
@@ -143,7 +144,7 @@ def _capture_event(request: Request, body: bytes) -> Response:
             now_ms=now_ms,
             random=services.random(jobs.ID_BYTES),
         )
-        result = dump_json(as_json(outcome))
+        result = dump_parsed(as_json(outcome))
         jobs.finish(tx, job.number, is_success=outcome.is_success, result=result, now_ms=now_ms)
         stored.append(job)
 

@@ -468,3 +468,19 @@ def raw_message(rig: CaptureRig, name: str, event: dict[str, Any]) -> bytes:
         key=world.devices[name],
         salts=lambda: b"s" * 16,
     )
+
+
+def test_the_same_event_in_another_spelling_is_a_duplicate_and_a_changed_one_is_not(rig: CaptureRig) -> None:
+    taken = "urn:uuid:00000000-0000-4000-8000-000000000001"
+    event = seen("A", at=AT, eventID=taken) | {"example:weight": 1.5}
+    spelled = dict(reversed(event.items())) | {"eventTime": "2026-11-06T22:20:00+01:00"}
+    spelled = {name.replace("example:", "other:"): value for name, value in spelled.items()}
+    context = [CONTEXT, {"other": "https://example.com/"}]
+    caller = rig.partner("dairy")
+    caller.capture(document(event))
+
+    same = caller.capture(document(spelled) | {"@context": context})
+    other = caller.capture(document(spelled | {"other:weight": 1.6}) | {"@context": context})
+
+    assert same["results"][0]["status"] == "duplicate"
+    assert (other["success"], other["errors"][0]["code"]) == (False, "event_id_taken")

@@ -58,6 +58,7 @@ def run(quick: bool, say: Say) -> list[Row]:
         say("PostgreSQL is not installed here: its rows are left out")
     if importlib.util.find_spec("tracebond.bench.epcis_query") is not None:
         rows += importlib.import_module("tracebond.bench.epcis_query").run(quick, say)
+    rows += importlib.import_module("tracebond.bench.epcis_items").rows(quick, say)
     return rows
 
 
@@ -163,11 +164,12 @@ class _Dock:
 
     def post(self, body: bytes) -> None:
         """What POST /epcis/capture does with a body: read it, store the job."""
-        read_document(body, "json")
+        document = read_document(body, "json")
         with self.database.transaction() as tx:
-            jobs.open_job(
+            job, _ = jobs.open_job(
                 tx, self.caller, body, media="json", behaviour="rollback", now_ms=NOW * 1000, random=os.urandom(16)
             )
+        self.worker.call(job.number, document)
 
     def capture(self, bodies: list[bytes]) -> None:
         """Documents from the body to the stored, signed and receipted events."""
