@@ -1,7 +1,5 @@
 """The query language against a naive filter over the same events, and its rules one by one."""
 
-
-
 import json
 import random
 from collections.abc import Callable, Iterator
