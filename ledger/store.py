@@ -18,6 +18,8 @@ from ledger.keys import has_operator, key_numbers, operator_by_kid, org_info, st
 from ledger.tables import MESSAGE, RECORD, counters, disclosures, facts, key_ends, records, waiting
 
 MESSAGES_MAX = 10_000
+_KEY_LOCK = 0x7462
+
 _MESSAGE_COLUMNS = (
     "arrival", "id", "leaf_hash", "key_no", "seq", "prev", "received_ms", "publish_bytes", "event_count", "jwt",
     "items", "item_ids",
@@ -93,6 +95,7 @@ def admit(tx: Tx, incoming: Sequence[Message], *, now_ms: int) -> list[Admission
     for message in first.values():
         if message.signed.kid not in numbers:
             raise Rejected("No key record of this key is in the log.", code="unknown_key", pointer="/header/kid")
+    _one_at_a_time(tx, numbers.values())
     before = _stored(tx, list(first))
     fresh = [message for message_id, message in first.items() if message_id not in before]
     arrivals = next_arrivals(tx, len(fresh))
@@ -196,6 +199,16 @@ def erase(tx: Tx, arrival: int, *, event: int, digests: Iterable[str], digest_of
     events[event] = kept
     tx.execute(disclosures.update().where(disclosures.c.arrival == arrival).values(texts=join_disclosures(events)))
     return removed
+
+
+def _one_at_a_time(tx: Tx, key_numbers: Iterable[int]) -> None:
+    """Let workers store messages of one key one after the other, else neither would see the other's equal seq.
+
+    Taken in ascending order, so that two workers wait for one another instead of deadlocking; SQLite has one writer.
+    """
+    if not is_sqlite(tx):
+        query = "SELECT count(pg_advisory_xact_lock(?, n)) FROM unnest(?::int[]) AS n"
+        fetch(tx, query, (_KEY_LOCK, sorted(set(key_numbers))))
 
 
 def _row(message: Message, arrival: int, key_no: int, now_ms: int) -> tuple[Any, ...]:

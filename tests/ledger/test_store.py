@@ -1,5 +1,7 @@
 """The store: once each, verbatim, in order of arrival; records only from those who may sign them."""
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 
@@ -68,6 +70,27 @@ def test_equivocation_inside_one_bulk_is_seen(database: Database) -> None:
     admitted = world.admit(first, other)
 
     assert [a.status for a in admitted] == ["stored", "equivocation"]
+
+
+def test_two_workers_at_once_do_not_miss_an_equivocation(database: Database) -> None:
+    world = World(database).start()
+    first = world.message("line-1", [seen(1)], keep=False)
+    other = world.message("line-1", [seen(2)])
+    found: list[str] = []
+
+    def second_worker() -> None:
+        with database.transaction() as tx:
+            found.extend(one.status for one in store.admit(tx, [other], now_ms=world.now * 1_000))
+
+    thread = threading.Thread(target=second_worker)
+    with database.transaction() as tx:
+        assert store.admit(tx, [first], now_ms=world.now * 1_000)[0].status == "stored"
+        thread.start()
+        # Long enough for the other to have come past its checks, were it not made to wait.
+        thread.join(0.5)
+    thread.join(20)
+
+    assert found == ["equivocation"]
 
 
 def test_a_message_of_an_unregistered_key_is_refused_and_nothing_is_stored(database: Database) -> None:
