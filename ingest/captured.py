@@ -130,6 +130,18 @@ def known_events(tx: Tx, given: Sequence[Named]) -> Known:
     return Known(rows, alike)
 
 
+def publishes(tx: Tx, ids: Sequence[bytes]) -> list[bytes]:
+    """Stored messages as they would be published: the JWT and its disclosures, in order of arrival."""
+    found: list[tuple[int, bytes]] = []
+    columns = (messages.c.arrival, messages.c.jwt, disclosures.c.texts)
+    for part in _parts(ids):
+        query = sa.select(*columns).join(disclosures, disclosures.c.arrival == messages.c.arrival)
+        for row in tx.execute(query.where(messages.c.id.in_(part))):
+            texts = [text for event in split_disclosures(bytes(row.texts)) for text in event]
+            found.append((row.arrival, bytes(row.jwt) + b"~" + "".join(f"{text}~" for text in texts).encode("ascii")))
+    return [raw for _, raw in sorted(found)]
+
+
 def _says(tx: Tx, message_id: bytes, number: int) -> bytes | None:
     """The content digest of a stored event; None where a part of it was erased, so that nobody can say."""
     query = sa.select(messages.c.jwt, disclosures.c.texts).join(

@@ -19,6 +19,7 @@ from api.errors import NotFound
 from api.services import Services
 from core.canonical import b64u, dump_json, dump_parsed, sha256, unb64u
 from core.errors import Conflict, Rejected, Unavailable
+from ingest.captured import publishes
 from ingest.gateway import Gateway, Outcome, Speaker, Submitted
 from ledger.database import Tx
 
@@ -36,6 +37,7 @@ def install(routes: EpcisRoutes) -> None:
     routes.add("POST", "/capture", capture, CAPTURE, status_code=202, openapi_extra={"requestBody": signed})
     routes.add("GET", "/capture", list_jobs, CAPTURE)
     routes.add("GET", "/capture/{capture_id}", show_job, CAPTURE)
+    routes.add("GET", "/capture/{capture_id}/messages", show_messages, CAPTURE)
     routes.add("POST", "/validate", validate, CAPTURE, openapi_extra={"requestBody": body})
     one = {"required": True, "content": {"application/json": {}, "application/ld+json": {}}}
     routes.add("POST", "/events", capture_event, CAPTURE, status_code=201, openapi_extra={"requestBody": one})
@@ -73,6 +75,18 @@ def show_job(request: Request, capture_id: str) -> Response:
         return Response(_job_xml(job), media_type=_XML, headers={"Cache-Control": "no-store"})
     members = job.heading | {"errors": []} | dict(job.result or {})
     return _json_answer(members | {"bodyHash": b64u(job.body_hash)}, headers={"Cache-Control": "no-store"})
+
+
+def show_messages(request: Request, capture_id: str) -> Response:
+    """The signed messages of one's own capture, one a line, so that a partner can check what was said in its name.
+
+    The SHA-256 of each line is the ``bytes`` of its receipt. What was erased since is left out of its line.
+    """
+    services = _services(request)
+    with services.db.reading() as tx:
+        job = jobs.own_job(tx, caller_of(request), capture_id)
+        lines = publishes(tx, [unb64u(text, length=32) for text in (job.result or {}).get("receipts", {})])
+    return Response(b"\n".join(lines), media_type="application/epcis+sd-jwt", headers={"Cache-Control": "no-store"})
 
 
 async def validate(request: Request) -> Response:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from core.canonical import b64u, canonical_bytes, dump_json, unb64u
-from core.message import issue, read_entry
+from core.message import issue, open_message, read_entry, split
 from core.receipts import open_receipt
 from ledger.database import Database
 from ledger.followers import LoggedMessage, read_log
@@ -484,3 +484,18 @@ def test_the_same_event_in_another_spelling_is_a_duplicate_and_a_changed_one_is_
 
     assert same["results"][0]["status"] == "duplicate"
     assert (other["success"], other["errors"][0]["code"]) == (False, "event_id_taken")
+
+
+def test_a_partner_can_check_what_was_signed_in_its_name(rig: CaptureRig) -> None:
+    caller, other = rig.partner("dairy"), rig.partner("carrier", gln=CARRIER[-13:])
+    event = seen("A", at=AT, eventID="urn:uuid:00000000-0000-4000-8000-000000000001")
+    job = caller.capture(document(event))
+    place = f"/epcis/capture/{job['captureID']}/messages"
+
+    lines = caller.client.get(place).content.split(b"\n")
+
+    opened = open_message(split(lines[0]), rig.world.devices["gateway-1"].public)
+    assert {name: value for name, value in opened.events[0].event.items() if name != "@context"} == event
+    (receipt,) = job["receipts"].values()
+    assert receipt["receipt"]["bytes"] == b64u(hashlib.sha256(lines[0]).digest())
+    assert other.client.get(place).status_code == 404
