@@ -12,6 +12,7 @@ from api import items_schema as schema
 from api.auth.partners import caller_by_key, key_in
 from api.auth.routes import address_of
 from api.auth.sessions import identity_of
+from api.consumer.cache import Kept, Rests, stamp_of
 from api.errors import NotFound
 from api.identity import BANK, GOODS_SIDE, Identity, Role
 from api.items_document import item_document, moment_of
@@ -32,6 +33,7 @@ from ledger.proofs import build_bundle
 
 _START: Final = "/items/"
 _ENDS: Final = ("/proof", "/trace")
+_HEADERS: Final = {"Vary": "Cookie, Accept-Language, Authorization, X-API-Key", "Cache-Control": "no-store"}
 Out = TypeVar("Out")
 
 AT = Annotated[str, Query(max_length=40, description=schema.AT)]
@@ -95,13 +97,26 @@ async def proof(request: Request, epc: str) -> Response:
 async def _answer(request: Request, *, at: str, known: str) -> Response:
     found, moment = _named(request), moment_of(at, known)
     reader, party = readers(request)
-    services: Services = request.app.state.services
+    lang, services = language_of(request), request.app.state.services
+    # Only what everybody may see is kept, and only as of now.
+    key = ("json", found.canonical, lang) if reader == "consumer" and not party and moment.is_now else None
+    kept: Kept | None = request.app.state.pages.get(key) if key is not None else None
+    if kept is not None:
+        request.app.state.throttle.check_unknown_codes(address_of(request))
+        with services.db.reading() as tx:
+            if stamp_of(tx, kept.rests) == kept.stamp:
+                return Response(kept.body, media_type="application/json", headers=_HEADERS)
 
     def read(tx: Any) -> dict[str, Any] | None:
-        return item_document(
-            tx, found.canonical, reader=reader, lang=language_of(request), moment=moment, log_size=log_head(tx)[0],
-            party=party,
+        rests: list[Rests] = []
+        document = item_document(
+            tx, found.canonical, reader=reader, lang=lang, moment=moment, log_size=log_head(tx)[0], party=party,
+            note=rests.append,
         )  # fmt: skip
+        if key is not None and document is not None:
+            answer = Kept(rests[-1], stamp_of(tx, rests[-1]), 200, dump_json(document), ())
+            request.app.state.pages.put(key, answer)
+        return document
 
     return await _found(request, services, read)
 
@@ -173,7 +188,7 @@ def json_response(document: Any, *, status: int = 200) -> Response:
         dump_json(document),
         status_code=status,
         media_type="application/json",
-        headers={"Vary": "Cookie, Accept-Language, Authorization, X-API-Key", "Cache-Control": "no-store"},
+        headers=_HEADERS,
     )
 
 

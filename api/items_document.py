@@ -1,6 +1,6 @@
 """The JSON of an item as of a moment: state, alarms, journey, contents, lineage, as far as the reader may see them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -8,6 +8,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from api.consumer import story
+from api.consumer.cache import Rests
+from api.consumer.load import rests_of
 from api.consumer.readings import place_id
 from api.consumer.seen import Seen, records_of, withdrawn
 from api.words import has_words, say
@@ -40,12 +42,22 @@ def moment_of(at: str, known: str) -> Moment:
 
 
 def item_document(
-    tx: sa.Connection, item_id: str, *, reader: Reader, lang: str, moment: Moment, log_size: int, party: str = "", book: Book | None = None
+    tx: sa.Connection,
+    item_id: str,
+    *,
+    reader: Reader,
+    lang: str,
+    moment: Moment,
+    log_size: int,
+    party: str = "",
+    book: Book | None = None,
+    note: Callable[[Rests], None] | None = None,
 ) -> dict[str, Any] | None:
     """The JSON of an item; None when nothing was known of it at the moment.
 
     Args:
         party: an organisation that sees as a partner only what it took part in, and else as a consumer; "" for none.
+        note: is told what the answer rests on.
     """
     book = book or Book(tx, moment)
     state = item_state(tx, item_id) if moment.is_now else standing(book, item_id, tx)
@@ -56,6 +68,8 @@ def item_document(
     if party and party not in {record.org for record in records}:
         reader = "consumer"
         records = records_of(book, item_id, reader, lot=lot, tx=tx)
+    if note is not None:
+        note(rests_of(item_id, records, state))
     parties = masterdata.facts_of(tx, {record.org for record in records} | _parties(state), "party")
     places = masterdata.facts_of(tx, {place_id(record.event) for record in records} | _places(state), "place")
     product = class_of(item_id) or item_id

@@ -10,16 +10,17 @@ never shown late: a step of item, lot, product or container changes the stamp.
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from core.identifiers import class_of
 from core.prefixmap import map_key
-from ledger.chain_tx_tables import anchors, deployments
+from ledger.database import is_sqlite, raw
 from ledger.history import VIEWS
-from ledger.tables import chains, followers, item_steps, key_ends, keys, masters, records
 
 BYTES_MAX: Final = 64 * 1024 * 1024  # ours: about a thousand pages
 Stamp = tuple[Any, ...]
@@ -55,28 +56,35 @@ def things_of(item_id: str, containers: Sequence[str], lot: str | None) -> tuple
 
 def stamp_of(tx: sa.Connection, rests: Rests) -> Stamp:
     """The stamp of what an answer rests on, now."""
-    columns: list[Any] = []
-    for name in rests.things:
-        key64 = int.from_bytes(map_key("item", name)[:8], signed=True)
-        columns.append(sa.select(sa.func.max(item_steps.c.leaf)).where(item_steps.c.key64 == key64).scalar_subquery())
-    seen = sa.select(followers.c.next_leaf).where(followers.c.name == VIEWS).scalar_subquery()
-    columns += [
-        sa.select(sa.func.max(masters.c.leaf)).scalar_subquery(),
-        sa.select(sa.func.max(key_ends.c.leaf)).where(key_ends.c.leaf < seen).scalar_subquery(),
-        sa.select(sa.func.max(records.c.arrival)).where(records.c.t == "erasure").scalar_subquery(),
+    statement, values = _statement(rests, is_sqlite(tx))
+    with closing(raw(tx).cursor()) as cursor:
+        cursor.execute(statement, values)
+        return tuple(cursor.fetchone())
+
+
+@lru_cache(maxsize=4_096)
+def _statement(rests: Rests, on_sqlite: bool) -> tuple[str, tuple[Any, ...]]:
+    """One SELECT of scalar reads, each by an index; written out because it runs for every look."""
+    parts = ["(SELECT max(leaf) FROM item_steps WHERE key64 = ?)"] * len(rests.things)
+    values: list[Any] = [int.from_bytes(map_key("item", name)[:8], signed=True) for name in rests.things]
+    parts += [
+        "(SELECT max(leaf) FROM masters)",
+        "(SELECT max(e.leaf) FROM key_ends e, followers f WHERE f.name = ? AND e.leaf < f.next_leaf)",
+        "(SELECT max(arrival) FROM records WHERE t = ?)",
+        "(SELECT max(id) FROM deployments WHERE is_current)",
     ]
+    values += [VIEWS, "erasure"]
     if rests.devices:
-        missing = sa.func.sum(chains.c.highest + 1 - chains.c.distinct)
-        gaps = sa.select(missing).join(keys, keys.c.key_no == chains.c.key_no).where(keys.c.iss.in_(rests.devices))
-        columns.append(gaps.scalar_subquery())
-    current = sa.select(deployments.c.id).where(deployments.c.is_current).scalar_subquery()
+        gaps = '(SELECT CAST(sum(c.highest + 1 - c."distinct") AS BIGINT) FROM chains c '
+        gaps += "JOIN keys k ON k.key_no = c.key_no WHERE k.iss IN ("
+        parts.append(gaps + ",".join("?" * len(rests.devices)) + "))")
+        values += rests.devices
     if rests.is_pending:
-        final = sa.select(sa.func.max(anchors.c.size)).where(
-            anchors.c.deployment == current, anchors.c.state == "final"
-        )
-        columns.append(final.scalar_subquery())
-    columns.append(current)
-    return tuple(tx.execute(sa.select(*(column.label(f"c{place}") for place, column in enumerate(columns)))).one())
+        final = "(SELECT max(a.size) FROM anchors a JOIN deployments d ON d.id = a.deployment AND d.is_current "
+        parts.append(final + "WHERE a.state = ?)")
+        values.append("final")
+    statement = "SELECT " + ", ".join(parts)
+    return statement if on_sqlite else statement.replace("?", "%s"), tuple(values)
 
 
 class Cache:

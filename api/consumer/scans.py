@@ -32,6 +32,7 @@ class ScanBook:
         self._random = random
         self._lock = threading.Lock()
         self._pending: deque[tuple[bytes, int, bytes]] = deque(maxlen=PENDING_MAX)
+        self._recent: dict[bytes, dict[bytes, int]] = {}
         self._salt: tuple[str, bytes] = ("", b"")
 
     def visitor(self, address: str, agent: str, *, now_ms: int) -> bytes:
@@ -41,8 +42,13 @@ class ScanBook:
 
     def look(self, item_id: str, visitor: bytes, *, now_ms: int) -> None:
         """Note that somebody looks now."""
+        key = map_key("item", item_id)
         with self._lock:
-            self._pending.append((map_key("item", item_id), now_ms, visitor))
+            recent = self._recent.setdefault(key, {})
+            if visitor in recent:
+                return  # the same visitor again within a moment: nothing that a verdict counts
+            recent[visitor] = now_ms
+            self._pending.append((key, now_ms, visitor))
 
     def looks_since(self, tx: sa.Connection, item_id: str, visitor: bytes, *, since_ms: int) -> Looks:
         """Looks of other visitors since a moment."""
@@ -51,7 +57,8 @@ class ScanBook:
         query = sa.select(sa.func.count(sa.distinct(SCAN.c.visitor)), sa.func.min(SCAN.c.at_ms)).where(*where)
         count, first_ms = tx.execute(query).one()
         with self._lock:
-            fresh = [(at, who) for k, at, who in self._pending if k == key and at >= since_ms and who != visitor]
+            recent = self._recent.get(key, {})
+            fresh = [(at, who) for who, at in recent.items() if at >= since_ms and who != visitor]
         times = [at for at, _ in fresh] + ([first_ms] if first_ms is not None else [])
         return Looks(int(count) + len({who for _, who in fresh}), min(times, default=None))
 
@@ -66,6 +73,9 @@ class ScanBook:
         with self._lock:
             for _ in rows:
                 self._pending.popleft()
+            self._recent = {}
+            for key, at, who in self._pending:
+                self._recent.setdefault(key, {})[who] = at
         return len(rows)
 
     @asynccontextmanager
