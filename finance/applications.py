@@ -295,9 +295,9 @@ def gather(
 
 
 def exposure(tx: Tx, lender: str, borrower: str) -> Money:
-    """Principal and accrued interest of a borrower's open loans at one bank."""
+    """Principal, interest and charges of a borrower's open loans at one bank, those too that are no income now."""
     query = (
-        sa.select(sa.func.coalesce(sa.func.sum(loans.c.balance + loans.c.interest_due), 0))
+        sa.select(sa.func.coalesce(sa.func.sum(loans.c.balance + loans.c.interest_due + loans.c.suspended), 0))
         .select_from(loans.join(facilities, facilities.c.id == loans.c.facility))
         .where(facilities.c.lender == lender, facilities.c.borrower == borrower, loans.c.state.in_(OPEN_LOANS))
     )

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from core.canonical import b64u, canonical_bytes, sha256
 from core.errors import Broken, Conflict, Rejected, TracebondError
-from finance.model import Actor, Call, Context
+from finance.model import Actor, Call
 from finance.policy import Policy
 from finance.tables import audit_outbox, command_keys, command_log, policies, refusals, settings
 from ledger.database import Database, Tx
@@ -18,6 +18,15 @@ from ledger.database import Database, Tx
 KEY_MAX: Final = 200
 REASON_MAX: Final = 2_000
 _SHANGHAI: Final = timezone(timedelta(hours=8))
+
+
+class HasPolicy(Protocol):
+    """What a command needs of its context."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy version that its row names."""
+        ...
 
 
 def shanghai_date(now_s: int) -> date:
@@ -40,7 +49,7 @@ def insert_ignore(tx: Tx, table: sa.Table, values: Mapping[str, Any]) -> bool:
 
 def command(
     tx: Tx,
-    ctx: Context,
+    ctx: HasPolicy,
     *,
     name: str,
     actor: Actor,
@@ -71,7 +80,7 @@ def command(
 
 
 def by_itself(
-    tx: Tx, ctx: Context, *, name: str, org: str, subject: str, now: int, body: Mapping[str, Any],
+    tx: Tx, ctx: HasPolicy, *, name: str, org: str, subject: str, now: int, body: Mapping[str, Any],
     act: Callable[[Call], Mapping[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     """A change that no person asked for (monitoring, end of day), as a row of the command log all the same (V10)."""
@@ -134,7 +143,7 @@ def _stored(tx: Tx, actor: Actor, key: str, body_hash: bytes) -> dict[str, Any]:
     return dict(json.loads(result))
 
 
-def _record(tx: Tx, ctx: Context, name: str, call: Call, body: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+def _record(tx: Tx, ctx: HasPolicy, name: str, call: Call, body: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     row: dict[str, Any] = {
         "org": call.actor.org, "key": call.key, "name": name, "person": call.actor.person, "user": call.actor.user,
         "reason": call.reason, "policy": ctx.policy.version, "at_s": call.now_s, "business_date": call.business_date,

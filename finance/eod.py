@@ -8,16 +8,18 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
+from core.canonical import b64u, canonical_bytes, sha256
 from core.errors import Conflict, Rejected
 from core.money import Money
 from finance.calendar import rolled
-from finance.commandlog import business_date, insert_ignore
+from finance.commandlog import business_date, by_itself, insert_ignore
 from finance.journal import ALLOWANCE, IMPAIRMENT, INCOME, RECEIVABLE, Entry, control_differences, post, trial_balance
 from finance.loanbook import GROWING, Loan, carried, growth_entry, read_loans, write_growth, write_loans
+from finance.model import Call
 from finance.policy import Policy
 from finance.provision import class_by_days, with_contagion
 from finance.provision import provisions as provision_lines
@@ -27,7 +29,16 @@ from finance.tables import facilities, loans, provisions, schedule_lines, settin
 from ledger.database import Database, Tx
 
 CHUNK: Final = 2_000
+SYSTEM: Final = "tracebond"
+"""Whose row of the command log says that the date moved: it moves for all banks at once."""
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The policy under which a run logs what it does."""
+
+    policy: Policy
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,13 @@ def end_of_day(
         done += len(idents)
         progress(done, whole)
     with db.transaction() as tx:
-        _provide(tx, day, now=now)
-        _roll_provisional(tx, day)
+        worse = _provide(tx, day, now=now)
+        rolled_lines = _roll_provisional(tx, day)
         put(tx, "business_date", until.isoformat())
+        body = {"day": day.isoformat(), "step": "close"}
+        result = {"next": until.isoformat(), "reclassified": worse, "rolled": rolled_lines}
+        by_itself(tx, _Run(policy), name="end_of_day", org=SYSTEM, subject=f"end of {day.isoformat()}", now=now,
+                  body=body, act=_just(result))  # fmt: skip
         return _report(tx, day, until, done, moved)
 
 
@@ -129,6 +144,7 @@ def _chunk(tx: Tx, idents: Sequence[str], until: date, policy: Policy, *, now: i
     write_loans(tx, changes)
     write_growth(tx, grown, until)
     day = until - timedelta(days=1)
+    _log_chunk(tx, changes, day, policy, now=now)
     for lender, total in sorted(income.items()):
         entry = growth_entry(total, f"eod/{day.isoformat()}/{lender}/{idents[0]}")
         if entry is not None:
@@ -140,6 +156,31 @@ def _chunk(tx: Tx, idents: Sequence[str], until: date, policy: Policy, *, now: i
                          {INCOME: Money(total)}, {RECEIVABLE: Money(total)})  # fmt: skip
             post(tx, back, lender=lender, business_date=day, today=day, now=now)
     return events
+
+
+def _log_chunk(tx: Tx, changes: Sequence[tuple[Loan, Loan]], day: date, policy: Policy, *, now: int) -> None:
+    """A row of the command log for each bank's part of a chunk: how many loans grew, and which changed state (V10)."""
+    parts: dict[str, list[tuple[Loan, Loan]]] = defaultdict(list)
+    for before, after in changes:
+        parts[before.lender].append((before, after))
+    for lender, own in sorted(parts.items()):
+        moved = [
+            [after.id, before.standing.state, after.standing.state]
+            for before, after in own
+            if before.standing.state != after.standing.state
+        ]
+        result: dict[str, Any] = {
+            "loans": len(own),
+            "moved": len(moved),
+            "moved_hash": b64u(sha256(canonical_bytes(moved))),
+        }
+        body = {"day": day.isoformat(), "step": "grow", "first": own[0][0].id, "last": own[-1][0].id}
+        by_itself(tx, _Run(policy), name="end_of_day", org=lender, subject=f"end of {day.isoformat()}", now=now,
+                  body=body, act=_just(result))  # fmt: skip
+
+
+def _just(result: Mapping[str, Any]) -> Callable[[Call], Mapping[str, Any]]:
+    return lambda _: result
 
 
 def _dated(loan: Loan, until: date, aged_after: int) -> tuple[Loan, list[str]]:
@@ -155,8 +196,12 @@ def _dated(loan: Loan, until: date, aged_after: int) -> tuple[Loan, list[str]]:
     ), happened  # fmt: skip
 
 
-def _provide(tx: Tx, day: date, *, now: int) -> None:
-    """Contagion within each debtor, the provisions of each class, and the entry for what changed."""
+def _provide(tx: Tx, day: date, *, now: int) -> int:
+    """Contagion within each debtor, the provisions of each class, and the entry for what changed.
+
+    Returns:
+        how many loans contagion moved to another class.
+    """
     query = (
         sa.select(loans.c.id, loans.c.balance, loans.c["class"], facilities.c.lender, facilities.c.borrower)
         .select_from(loans.join(facilities, facilities.c.id == loans.c.facility))
@@ -179,6 +224,7 @@ def _provide(tx: Tx, day: date, *, now: int) -> None:
         )
     for lender, balances in sorted(sums.items()):
         _book_provision(tx, lender, {name: Money(minor) for name, minor in balances.items()}, day, now=now)
+    return len(worse)
 
 
 def _book_provision(tx: Tx, lender: str, balances: Mapping[str, Money], day: date, *, now: int) -> None:
@@ -198,8 +244,8 @@ def _book_provision(tx: Tx, lender: str, balances: Mapping[str, Money], day: dat
     post(tx, entry, lender=lender, business_date=day, today=day, now=now)
 
 
-def _roll_provisional(tx: Tx, day: date) -> None:
-    """Due days that were set before their year's holidays were known are rolled again once they are."""
+def _roll_provisional(tx: Tx, day: date) -> int:
+    """Due days that were set before their year's holidays were known are rolled again once they are; how many."""
     waiting = sa.select(schedule_lines.c.loan, schedule_lines.c.number, schedule_lines.c.due).where(
         schedule_lines.c.is_provisional, schedule_lines.c.rolled > day
     )
@@ -215,6 +261,7 @@ def _roll_provisional(tx: Tx, day: date) -> None:
             "is_provisional": sa.bindparam("is_provisional"),
         }
         tx.execute(schedule_lines.update().where(own).values(values), known)
+    return len(known)
 
 
 def _report(tx: Tx, day: date, until: date, done: int, moved: Mapping[str, int]) -> DayEnd:

@@ -23,6 +23,7 @@ from finance.journal import INCOME, RECEIVABLE, Entry, post
 from finance.loanbook import read_loans, write_loans
 from finance.model import Actor, Call, Context
 from finance.policy import Policy
+from finance.reconcile import freeze_mismatches
 from finance.states import OPEN_LOANS, step
 from finance.tables import applications, facilities, loans, margin_calls, payments, quotes
 from ledger.database import Database, Tx
@@ -170,7 +171,8 @@ def monitor_one(tx: Tx, ctx: Context, ident: str, *, now: int) -> tuple[str, ...
         return {"facility": ident, "state": changes.state, "events": happened}
 
     by_itself(tx, ctx, name="monitor", org=facility.lender, subject=f"monitoring {ident}", now=now,
-              body={"facility": ident, "health": health.stored(), "events": happened}, act=act)  # fmt: skip
+              body={"facility": ident, "from": facility.state, "version": facility.version,
+                    "health": health.stored(), "events": happened}, act=act)  # fmt: skip
     return tuple(happened)
 
 
@@ -225,7 +227,8 @@ class _Changes:
 
     def write(self, tx: Tx, row: Any, now: int) -> None:
         facility = row.id
-        tx.execute(facilities.update().where(facilities.c.id == facility).values(state=self.state))
+        more = facilities.c.version + 1
+        tx.execute(facilities.update().where(facilities.c.id == facility).values(state=self.state, version=more))
         base = canonical_bytes(self.health.stored()).decode()
         if self.new_call is not None:
             earlier = sa.select(sa.func.count()).select_from(margin_calls).where(margin_calls.c.facility == facility)
@@ -281,8 +284,12 @@ class Watch:
             seen = (proof_size(tx), business_date(tx, now), *_counts(tx))
         if seen == self._seen and now - self._last_s < HOUR_S:
             return False
+        wrong: list[str] = []
+        if now - self._last_s >= HOUR_S:
+            # Draws read the chain anyway; a pledge that it does not bear stops the whole facility (V12).
+            wrong = freeze_mismatches(self._db, self._ctx, now=now)
         self._seen, self._last_s = seen, now
-        return bool(monitor(self._db, self._ctx, now=now))
+        return bool(monitor(self._db, self._ctx, now=now) or wrong)
 
 
 def _counts(tx: Tx) -> tuple[int, ...]:

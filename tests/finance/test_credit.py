@@ -337,7 +337,7 @@ def test_a_pledge_that_the_chain_does_not_show_freezes_its_facility(sqlite_world
     with world.database.transaction() as tx:
         tx.execute(pledges_table.update().values(terms_hash=bytes(32)))
 
-    assert freeze_mismatches(world.database, world.ctx) == [offer["pledge"]]
+    assert freeze_mismatches(world.database, world.ctx, now=world.clock) == [offer["pledge"]]
 
     assert states(world)["fin_facilities"] == ["FROZEN"]
     refused("facility_not_active", world.do, lending.draw, BORROWER, facility=offer["facility"], amount="1.00")
