@@ -87,6 +87,8 @@ LOAN: Final[Table] = (
         ("WRITTEN_OFF", "recovery"): "WRITTEN_OFF",
         ("REPAID", "reversal"): "ACTIVE",
         ("REPAID", "reversal_overdue"): "OVERDUE",
+        ("OVERPAID", "reversal"): "ACTIVE",
+        ("OVERPAID", "reversal_overdue"): "OVERDUE",
     }
     # A facility's default makes all its loans due, those that perform too.
     | _any(("ACTIVE", "OVERDUE", "NON_ACCRUAL"), "default", "DEFAULTED")
@@ -127,7 +129,9 @@ RECEIPT: Final[Table] = {
     ("REGISTERING", "failed"): "CANCELLED",
     ("SEALED", "pledged"): "PLEDGED",
     ("PLEDGED", "freed"): "SEALED",
-    ("SEALED", "split"): "SPLIT",
+    ("SEALED", "split"): "SPLITTING",
+    ("SPLITTING", "final"): "SPLIT",
+    ("SPLITTING", "reverted"): "SEALED",
     ("SEALED", "deliver"): "DELIVERING",
     ("DELIVERING", "final"): "DELIVERED",
     ("DELIVERING", "reverted"): "SEALED",
@@ -135,6 +139,14 @@ RECEIPT: Final[Table] = {
     ("CANCELLING", "final"): "CANCELLED",
     ("CANCELLING", "reverted"): "SEALED",
 }
+
+GUARANTEE: Final[Table] = {
+    ("REQUESTED", "activate"): "ACTIVE",
+    ("REQUESTED", "reject"): "REJECTED",
+    ("ACTIVE", "release"): "RELEASED",
+}
+
+COMPENSATION: Final[Table] = {("FILED", "pay"): "PAID", ("FILED", "reject"): "REJECTED"}
 
 MACHINES: Final[Mapping[str, Table]] = {
     "application": APPLICATION,
@@ -145,6 +157,9 @@ MACHINES: Final[Mapping[str, Table]] = {
     "partner": PARTNER,
     "token": TOKEN,
     "receipt": RECEIPT,
+    "guarantee": GUARANTEE,
+    "mortgage": GUARANTEE,
+    "compensation": COMPENSATION,
 }
 
 

@@ -83,6 +83,9 @@ borrowers: Final = Table(
     Column("controller", Text, nullable=False),
     Column("has_account", sa.Boolean, nullable=False),
     Column("features", Text, nullable=False),
+    Column("legal_name", Text, nullable=False, server_default=""),
+    # The controller's own features (N-1), in the form of ``features``.
+    Column("controller_features", Text, nullable=False, server_default="{}"),
 )
 quotes: Final = Table(
     "fin_quotes",
@@ -153,6 +156,8 @@ applications: Final = Table(
     Column("terms_hash", LargeBinary, nullable=False),
     Column("created_s", _BIG, nullable=False),
     Column("expires_s", _BIG, nullable=False),
+    # Why it went back to its maker, was withdrawn or lapsed.
+    Column("note", Text, nullable=False, server_default=""),
     CheckConstraint("amount > 0", name="fin_applications_amount"),
 )
 approvals: Final = Table(
@@ -208,6 +213,11 @@ pledges: Final = Table(
     Column("note", Text, nullable=False),
     Column("rank", Integer, nullable=False),
     Column("registered_s", _BIG),
+    # What the register answered before the pledge, and the filing once it was final: number and hash.
+    Column("search", Text, nullable=False, server_default=""),
+    Column("search_hash", LargeBinary),
+    Column("filing_number", Text),
+    Column("filing_hash", LargeBinary),
     Index("fin_pledges_one_live", "receipt", unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE),
     CheckConstraint("rank = 1", name="fin_pledges_rank"),
 )
@@ -277,6 +287,17 @@ payments: Final = Table(
     Column("amount", _BIG, nullable=False),
     Column("allocation", Text, nullable=False),
     Column("business_date", Date, nullable=False),
+    # The loan as it stood before, so that a reversal can start from there.
+    Column("before", Text, nullable=False, server_default=""),
+)
+reversals: Final = Table(
+    "fin_reversals",
+    metadata,
+    Column("lender", Text, primary_key=True),
+    Column("reference", Text, primary_key=True),
+    Column("loan", Text, nullable=False, index=True),
+    Column("business_date", Date, nullable=False),
+    Column("entry", _BIG, nullable=False),
 )
 _OPEN_CALL = sa.text("state IN ('OPEN', 'NOTIFIED', 'PARTIALLY_CURED')")
 margin_calls: Final = Table(
@@ -304,6 +325,8 @@ sales: Final = Table(
     Column("surplus", _BIG, nullable=False),
     Column("bids", Text, nullable=False),
     Column("business_date", Date, nullable=False),
+    Column("surplus_paid", _BIG, nullable=False, server_default="0"),
+    CheckConstraint("surplus_paid >= 0 AND surplus_paid <= surplus", name="fin_sales_surplus"),
 )
 accounts: Final = Table(
     "fin_accounts",
@@ -343,10 +366,125 @@ postings: Final = Table(
     ),
 )
 
+# Lists of names with whom a bank does no business without a second look; a new import is a new version.
+screening_names: Final = Table(
+    "fin_screening_names",
+    metadata,
+    Column("lender", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("entry", Text, primary_key=True),
+    Column("name_zh", Text, nullable=False),
+    Column("name_en", Text, nullable=False),
+)
+screening_lists: Final = Table(
+    "fin_screening_lists",
+    metadata,
+    Column("lender", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("names", Integer, nullable=False),
+    Column("at_s", _BIG, nullable=False),
+)
+screening_hits: Final = Table(
+    "fin_screening_hits",
+    metadata,
+    Column("application", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("subject", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("entry", Text, nullable=False),
+    Column("listed", Text, nullable=False),
+    # How alike, in hundredths of a per cent.
+    Column("score_e2", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+)
+consents: Final = Table(
+    "fin_consents",
+    metadata,
+    _id(),
+    Column("borrower", Text, nullable=False, index=True),
+    Column("lender", Text, nullable=False, index=True),
+    Column("purpose", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("given_s", _BIG, nullable=False),
+    Column("until_s", _BIG, nullable=False),
+    Column("withdrawn_s", _BIG),
+)
+_LIVE_GUARANTEE = sa.text("state IN ('REQUESTED', 'ACTIVE')")
+guarantees: Final = Table(
+    "fin_guarantees",
+    metadata,
+    _id(),
+    Column("facility", Text, nullable=False),
+    Column("lender", Text, nullable=False, index=True),
+    Column("guarantor", Text, nullable=False),
+    Column("amount", _BIG, nullable=False),
+    Column("document_hash", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),
+    Index("fin_guarantees_one_live", "facility", unique=True, sqlite_where=_LIVE_GUARANTEE,
+          postgresql_where=_LIVE_GUARANTEE),
+    CheckConstraint("amount > 0", name="fin_guarantees_amount"),
+)
+# Property mortgaged as supplementary cover of one application and its facility (they share their id).
+mortgages: Final = Table(
+    "fin_mortgages",
+    metadata,
+    _id(),
+    Column("application", Text, nullable=False, index=True),
+    Column("lender", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("value", _BIG, nullable=False),
+    Column("appraised", Date, nullable=False),
+    Column("appraiser", Text, nullable=False),
+    Column("document_hash", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),
+    Index("fin_mortgages_one_live", "title", unique=True, sqlite_where=_LIVE_GUARANTEE,
+          postgresql_where=_LIVE_GUARANTEE),
+    CheckConstraint("value > 0", name="fin_mortgages_value"),
+)
+terminations: Final = Table(
+    "fin_terminations",
+    metadata,
+    Column("facility", Text, primary_key=True),
+    Column("side", Text, primary_key=True),
+    Column("person", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at_s", _BIG, nullable=False),
+)
+compensations: Final = Table(
+    "fin_compensations",
+    metadata,
+    _id(),
+    Column("lender", Text, nullable=False, index=True),
+    Column("claimant", Text, nullable=False, index=True),
+    Column("facility", Text, nullable=False),
+    Column("amount", _BIG, nullable=False),
+    Column("grounds", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    CheckConstraint("amount > 0", name="fin_compensations_amount"),
+)
+limit_reviews: Final = Table(
+    "fin_limit_reviews",
+    metadata,
+    Column("facility", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at_s", _BIG, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("basis_hash", LargeBinary, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("limit_before", _BIG, nullable=False),
+    Column("limit_after", _BIG, nullable=False),
+)
+
 FIRST: Final = tuple(metadata.tables.values())
 APPEND_ONLY: Final = ("fin_command_log", "fin_command_keys", "fin_approvals", "fin_entries", "fin_postings",
                       "fin_policies", "fin_quotes", "fin_payments", "fin_refusals",
-                      "fin_accruals", "fin_provisions")  # fmt: skip
+                      "fin_accruals", "fin_provisions", "fin_reversals", "fin_screening_names",
+                      "fin_screening_lists", "fin_terminations", "fin_limit_reviews")  # fmt: skip
 
 
 def append_only_ddl(dialect: str) -> list[str]:

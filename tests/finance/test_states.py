@@ -17,6 +17,9 @@ ENDS = {
     "partner": {"OFFBOARDED"},
     "token": {"REVOKED", "EXPIRED", "EXHAUSTED"},
     "receipt": {"SPLIT", "CANCELLED", "DELIVERED"},
+    "guarantee": {"REJECTED", "RELEASED"},
+    "mortgage": {"REJECTED", "RELEASED"},
+    "compensation": {"PAID", "REJECTED"},
 }
 
 
