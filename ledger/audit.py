@@ -353,7 +353,6 @@ class _Audit:
         for text in self._register.record(leaf, record):
             self._report(leaf, "register_differs", text)
         self._organisation(leaf, record)
-        self._sequences.record(record)
         self._arrival = max(self._arrival, row.arrival)
         self._map.apply(record_steps(leaf, hashed, record.payload, self._keys.iss_of))
         return hashed

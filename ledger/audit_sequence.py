@@ -6,14 +6,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.canonical import b64u
+from core.errors import Rejected
 from core.message import Signed
-from core.records import Record, read_record
+from core.records import read_record
 from ledger.database import Tx
 from ledger.tables import checkpoints, counters, entries, keys, messages, records
 
 Report = Callable[..., None]
 _LEAD_S = 2
-_PARTS = 500
 
 
 class Sequences:
@@ -26,13 +26,9 @@ class Sequences:
 
     def __init__(self, tx: Tx, start: int, promise_s: Callable[[int], int], report: Report) -> None:
         self._tx = tx
-        self._start = start
         self._promise_s = promise_s
         self._report = report
         self._pending: list[tuple[int, Any]] = []
-        self._shared: dict[tuple[str, int], set[str]] = {}
-        self._told: dict[tuple[str, int], set[str]] = {}
-        self._seqs: dict[tuple[int, int], str] = {}
         self._kids: dict[int, str] = {row.key_no: row.kid for row in tx.execute(sa.select(keys))}
         last = checkpoints.c.size <= start
         row = tx.execute(sa.select(checkpoints).where(last).order_by(checkpoints.c.size.desc()).limit(1)).first()
@@ -44,18 +40,6 @@ class Sequences:
         if (signed.seq == 0) != (signed.prev is None):
             self._report(leaf, "sequence_differs", f"Leaf {leaf} is first of its key and names another, or not.", row)
         self._pending.append((leaf, row))
-        place, name = (row.key_no, signed.seq), b64u(signed.id)
-        if place in self._seqs:
-            shared = self._shared.setdefault((signed.kid, signed.seq), {self._seqs[place]})
-            shared.add(name)
-        else:
-            self._seqs[place] = name
-
-    def record(self, record: Record) -> None:
-        """The next record."""
-        if record.t == "equivocation":
-            payload = record.payload
-            self._told.setdefault((payload["kid"], payload["seq"]), set()).update(payload["ids"])
 
     def checkpoint(self, row: Any) -> None:
         """A state leaf: what waited for it was received before it, and within the promise."""
@@ -78,30 +62,26 @@ class Sequences:
         epoch = self._tx.execute(sa.select(counters.c.value).where(counters.c.name == "epoch")).scalar_one_or_none()
         if epoch is not None and self._epoch > epoch:
             self._report(None, "checkpoint_differs", "A checkpoint is of an epoch that no sequencer has opened.")
-        if self._start:
-            self._earlier()
-        for (kid, seq), ids in self._shared.items():
-            if not ids <= self._told.get((kid, seq), set()) and not self._is_waiting(kid, seq):
+        # By the index on (key_no, seq), in SQL: nothing is kept in memory for each message.
+        shared = sa.select(messages.c.key_no, messages.c.seq).group_by(messages.c.key_no, messages.c.seq)
+        for key_no, seq in self._tx.execute(shared.having(sa.func.count() > 1)).all():
+            kid = self._kids.get(key_no, "")
+            query = sa.select(messages.c.id).join(entries, entries.c.arrival == messages.c.arrival)
+            same = (messages.c.key_no == key_no) & (messages.c.seq == seq)
+            ids = {b64u(bytes(ident)) for ident in self._tx.execute(query.where(same)).scalars()}
+            if len(ids) > 1 and not ids <= self._told(kid, seq):
                 text = f"The key {kid} signed two messages under seq {seq} and no equivocation record says so."
                 self._report(None, "equivocation_untold", text)
 
-    def _earlier(self) -> None:
-        """Messages below the start under the same (key, seq) as one above it."""
-        places = sorted(self._seqs)
-        for first in range(0, len(places), _PARTS):
-            part = places[first : first + _PARTS]
-            query = sa.select(messages.c.key_no, messages.c.seq, messages.c.id)
-            query = query.join(entries, entries.c.arrival == messages.c.arrival).where(entries.c.leaf < self._start)
-            for key_no, seq, ident in self._tx.execute(query.where(_among(part))):
-                shared = self._shared.setdefault((self._kids.get(key_no, ""), seq), {self._seqs[key_no, seq]})
-                shared.add(b64u(bytes(ident)))
-
-    def _is_waiting(self, kid: str, seq: int) -> bool:
-        """Whether the record is stored and has no leaf yet, or stands below the start."""
+    def _told(self, kid: str, seq: int) -> set[str]:
+        """The ids that equivocation records name, sequenced or waiting."""
         query = sa.select(records.c.raw).where(records.c.t == "equivocation", records.c.subject_kid == kid)
-        found = (read_record(bytes(data)).payload for data in self._tx.execute(query).scalars())
-        return any(payload["seq"] == seq for payload in found)
-
-
-def _among(places: list[tuple[int, int]]) -> Any:
-    return sa.tuple_(messages.c.key_no, messages.c.seq).in_(places)
+        told: set[str] = set()
+        for data in self._tx.execute(query).scalars():
+            try:
+                payload = read_record(bytes(data)).payload
+            except Rejected:
+                continue
+            if payload["seq"] == seq:
+                told |= set(payload["ids"])
+        return told
