@@ -31,6 +31,7 @@ _FIELDS_OF: Final = {
 }
 _KNOWN_MAX: Final = 200_000
 _PART: Final = 500
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class QueryIndex:
@@ -126,7 +127,7 @@ def place_of(ev: int) -> tuple[int, int]:
 def encode(event: Mapping[str, Any]) -> bytes:
     """An event as stored: JSON with its decimals as given."""
     try:
-        return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(event).encode()
     except TypeError:
         return dump_json(event)
 

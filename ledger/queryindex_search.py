@@ -36,6 +36,12 @@ _PART: Final = 500
 _CLEAR: Final = frozenset(
     {"type", "action", "eventTime", "eventTimeZoneOffset", "bizStep", "disposition", "errorDeclaration"}
 )
+# One statement for all settings of the transaction: each would cost a round trip.
+_PLANNER: Final = sa.text(
+    "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), "
+    "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "
+    "set_config('jit', 'off', true), set_config('statement_timeout', :budget, true)"
+)
 Position = tuple[Any, ...]
 
 
@@ -311,9 +317,7 @@ def _budget(tx: Tx) -> Iterator[None]:
         connection.set_progress_handler(tick, _STEPS)
     else:
         # Without fresh statistics the planner would read whole tables; the index was made for nested loops.
-        for name in ("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan", "jit"):
-            tx.execute(sa.text(f"SET LOCAL {name} = off"))
-        tx.execute(sa.text(f"SET LOCAL statement_timeout = {BUDGET_MS}"))
+        tx.execute(_PLANNER, {"budget": str(BUDGET_MS)})
     try:
         yield
     except OperationalError as error:
