@@ -6,6 +6,7 @@ needs the message in its opened form to store it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from core.canonical import b64u, dump_parsed, sha256
@@ -81,7 +82,7 @@ def conceal(event: Mapping[str, Any], random: Callable[[int], bytes]) -> Conceal
     salts = random(SALT_BYTES * len(hidden))
     for place, (name, value) in enumerate(hidden):
         salt = b64u(salts[SALT_BYTES * place : SALT_BYTES * (place + 1)])
-        text = b64u(b'["%b",%b,%b]' % (salt.encode("ascii"), dump_parsed(name), dump_parsed(value)))
+        text = b64u(b'["%b",%b,%b]' % (salt.encode("ascii"), _name(name), dump_parsed(value)))
         found.append(Disclosure(text, name, value, b64u(sha256(text.encode("ascii")))))
     found.sort(key=lambda one: one.digest)
     clear["items"] = {"n": len(items), "root": b64u(root)}
@@ -150,6 +151,11 @@ def seal(
     )
     opened = tuple(MessageEvent(one.clear, dict(one.event), one.items, one.root) for one in events)
     return Sealed(raw, Message(signed, opened))
+
+
+@lru_cache(maxsize=1_024)
+def _name(name: str) -> bytes:
+    return dump_parsed(name)
 
 
 def _is_full(clear_bytes: int, disclosed_bytes: int) -> bool:

@@ -43,6 +43,14 @@ def item_refs(event: Mapping[str, Any]) -> tuple[ItemRef, ...]:
     Raises:
         Rejected: an identifier cannot be read; the pointer names it.
     """
+    if "ilmd" not in event:
+        try:
+            quick = _quick(event)
+        except (Rejected, TypeError, KeyError):
+            # Something is wrong with it: the long way says what and where.
+            quick = ()
+        if quick:
+            return quick
     found: dict[ItemRef, None] = {}
     gtins: dict[str, None] = {}
     for role, text, place in _named(event):
@@ -114,6 +122,27 @@ def _alone(event: object, context: object, place: str) -> dict[str, Any]:
         raise Rejected("An event is a JSON object.", code="not_epcis", pointer=place)
     whole = merged(context, event.get("@context"))
     return dict(event) if whole is None else {**event, "@context": whole}
+
+
+def _quick(event: Mapping[str, Any]) -> tuple[ItemRef, ...]:
+    """As :func:`item_refs`, of a right event without ILMD that names a thing; () for one that names none."""
+    found: dict[ItemRef, None] = {}
+    for role, name in _ONE:
+        if name in event:
+            found[ItemRef(role, parse(event[name]).canonical)] = None
+    for role, name in _LISTS:
+        if name in event:
+            if type(event[name]) is not list:
+                raise TypeError
+            for text in event[name]:
+                found[ItemRef(role, parse(text).canonical)] = None
+    for role, name in _QUANTITIES:
+        if name in event:
+            if type(event[name]) is not list:
+                raise TypeError
+            for element in event[name]:
+                found[ItemRef(role, parse(element["epcClass"]).canonical)] = None
+    return tuple(found)
 
 
 def _named(event: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:

@@ -62,8 +62,12 @@ def run(quick: bool, say: Say) -> list[Row]:
     return rows
 
 
-def document(number: int, events: int = DOCUMENT_EVENTS) -> bytes:
-    """A capture document of a shipping dock: three serials, a lot with quantity, an order and an extension each."""
+def document(number: int, events: int = DOCUMENT_EVENTS, *, is_rich: bool = False) -> bytes:
+    """A capture document with events in the shape of the example of the GS1 OpenAPI description.
+
+    Args:
+        is_rich: events with a third serial, a lot with a quantity, a place and an extension besides.
+    """
     chance = random.Random(number)
     return json.dumps(
         {
@@ -74,30 +78,31 @@ def document(number: int, events: int = DOCUMENT_EVENTS) -> bytes:
             "type": "EPCISDocument",
             "schemaVersion": "2.0",
             "creationDate": "2026-11-11T00:00:00Z",
-            "epcisBody": {"eventList": [_event(number * events + one, chance) for one in range(events)]},
+            "epcisBody": {"eventList": [_event(number * events + one, chance, is_rich) for one in range(events)]},
         }
     ).encode()
 
 
-def _event(number: int, chance: random.Random) -> dict[str, Any]:
+def _event(number: int, chance: random.Random, is_rich: bool) -> dict[str, Any]:
     moment = f"2026-10-{1 + number // 86_400 % 28:02}T{number // 3_600 % 24:02}:{number // 60 % 60:02}:{number % 60:02}"
-    return {
-        "type": "ObjectEvent",
+    event: dict[str, Any] = {
         "eventID": f"urn:uuid:{chance.getrandbits(128):032x}",
+        "type": "ObjectEvent",
         "action": "OBSERVE",
         "bizStep": "shipping",
         "disposition": "in_transit",
-        "epcList": [f"urn:epc:id:sgtin:9526011.000001.{number}-{unit}" for unit in range(3)],
-        "quantityList": [
-            {"epcClass": f"urn:epc:class:lgtin:9526011.000001.L{number // 500}", "quantity": 12.5, "uom": "KGM"}
-        ],
-        "eventTime": f"{moment}.116Z",
-        "eventTimeZoneOffset": "+08:00",
-        "readPoint": {"id": "urn:epc:id:sgln:9526011.00001.1"},
-        "bizLocation": {"id": "urn:epc:id:sgln:9526011.00001.0"},
-        "bizTransactionList": [{"type": "po", "bizTransaction": f"urn:epcglobal:cbv:bt:9526011000019:{number // 100}"}],
-        "example:dock": "7",
+        "epcList": [f"urn:epc:id:sgtin:9526011.000001.{number}-{unit}" for unit in range(3 if is_rich else 2)],
+        "eventTime": f"{moment}.116000-06:00",
+        "eventTimeZoneOffset": "-06:00",
+        "readPoint": {"id": "urn:epc:id:sgln:9526011.00001.1234"},
+        "bizTransactionList": [{"type": "po", "bizTransaction": f"http://transaction.acme.com/po/{number // 100}"}],
     }
+    if is_rich:
+        lot = f"urn:epc:class:lgtin:9526011.000001.L{number // 500}"
+        event["quantityList"] = [{"epcClass": lot, "quantity": 12.5, "uom": "KGM"}]
+        event["bizLocation"] = {"id": "urn:epc:id:sgln:9526011.00001.0"}
+        event["example:dock"] = "7"
+    return event
 
 
 def _hash(count: int, say: Say) -> Row:
@@ -197,6 +202,9 @@ def _capture(database: Database, engine: str, documents: int, say: Say) -> list[
             target=CAPTURE_TARGET,
         )
     ]
+    rich = [document(4_000_000 + number, is_rich=True) for number in range(max(2, documents // 5))]
+    rate = len(rich) * DOCUMENT_EVENTS / _seconds(lambda: dock.capture(rich))
+    rows.append(Row(f"capture, events with quantities and extensions, {engine}", rate, "events/s"))
     if documents >= 10:
         kept = (sum(last) / len(last)) / (sum(first) / len(first))
         rows.append(Row(f"capture rate kept from the first to the last third, {engine}", kept, "share", target=0.8))
