@@ -47,6 +47,7 @@ ORG = "https://id.gs1.org/417/9521000000001"
 ISS = "https://id.gs1.org/8004/9521000bench"
 ITEM = "https://id.gs1.org/01/09521000123458/21/bench"
 NOW = 1_795_000_000
+REGISTRY = "0x" + "33" * 20
 _HASHING = (flatmap, mapbuckets, log, tiles, merkle)
 _SIGNER, _DEVICE = P256Private.from_secret(b"bench operator"), P256Private.from_secret(b"bench device")
 
@@ -66,7 +67,7 @@ class Rig:
 
     def begin(self) -> None:
         """Register the operator, its device and the keys of the prepared messages."""
-        place = {"chain_id": 1, "number": 1, "registry": "0x" + "00" * 20}
+        place = {"chain_id": 1, "number": 1, "registry": REGISTRY}
         org = {"name": "bench", "roles": 3, "account": "0x" + "11" * 20, "jwk": _SIGNER.jwk(), "version": 0}
         with self.database.transaction() as tx:
             prepare_devices(tx, Load())
@@ -233,7 +234,7 @@ def _proofs(rig: Rig, count: int, say: Say) -> list[Row]:
             History().apply(tx, read_log(tx, leaf, leaf + 1))
         tx.execute(tables.followers.insert().values(name=VIEWS, next_leaf=size))
     maps = ProofMap()
-    place = LogPlace("0x" + "22" * 20, "0x" + "33" * 20, 0, 1, "0x" + "44" * 32)
+    place = LogPlace("0x" + "22" * 20, "0x" + "00" * 20, 0, 1, "0x" + "44" * 32)
     with database.reading() as tx:
         maps.advance(tx, size)
         bundle = build_bundle(tx, maps, place, ITEM, reader="consumer")
