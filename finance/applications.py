@@ -15,7 +15,7 @@ from core.identifiers import canonical, class_of
 from core.money import Money, parse_decimal, parse_money
 from finance.commandlog import command, insert_ignore
 from finance.decision import decide, replay
-from finance.model import Actor, AlreadyPledged, Call, Context
+from finance.model import BANK, Actor, AlreadyPledged, Call, Context
 from finance.policy import load_policy
 from finance.provenance import grounds
 from finance.rating import check_features
@@ -25,8 +25,6 @@ from finance.states import OPEN_LOANS, step
 from finance.tables import applications, approvals, borrowers, claims, facilities, goods, loans, pledges, quotes
 from ledger.chain_alarms import is_credit_stopped
 from ledger.database import Tx
-
-BANK = ("bank_maker", "bank_checker")
 
 
 def record_borrower(

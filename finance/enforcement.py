@@ -9,7 +9,6 @@ import sqlalchemy as sa
 
 from core.errors import Conflict, Rejected
 from core.money import Money, parse_money
-from finance.applications import BANK
 from finance.commandlog import command
 from finance.foureyes import approved, propose
 from finance.journal import (
@@ -26,7 +25,7 @@ from finance.journal import (
 )
 from finance.lending import facility_row, grow
 from finance.loanbook import Loan, read_loans, write_loans
-from finance.model import Actor, Call, Context
+from finance.model import BANK, Actor, Call, Context
 from finance.servicing import Instalment
 from finance.states import step
 from finance.tables import facilities, loans, pledges, sales

@@ -3,11 +3,10 @@
 from typing import Any
 
 from core.errors import Conflict, Rejected
-from finance.applications import BANK
 from finance.commandlog import command
 from finance.foureyes import approved, propose
 from finance.lending import facility_row
-from finance.model import Actor, Call, Context
+from finance.model import BANK, Actor, Call, Context
 from finance.monitoring import Health, health_of
 from finance.states import step
 from finance.tables import facilities

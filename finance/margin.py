@@ -6,11 +6,10 @@ import sqlalchemy as sa
 
 from core.errors import Conflict, Rejected
 from core.money import Money, parse_money
-from finance.applications import BANK
 from finance.commandlog import command
 from finance.journal import CLEARING, MARGIN, Entry, post
 from finance.lending import facility_row
-from finance.model import Actor, Call, Context
+from finance.model import BANK, Actor, Call, Context
 from finance.monitoring import health_of, monitor_one, open_call
 from finance.states import step
 from finance.tables import facilities, margin_calls

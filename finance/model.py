@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from core.errors import Conflict, Rejected
 from core.identifiers import canonical, gln_of
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from contracts.clients import PledgeRegistryClient
     from contracts.signer import Signer
     from finance.provenance import Evidence
+
+BANK: Final = ("bank_maker", "bank_checker")
+"""The roles of a bank's own people."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import sqlalchemy as sa
 
 from core.canonical import b64u, canonical_bytes, sha256
 from core.errors import Conflict, Rejected
-from finance.applications import BANK, exposure
+from finance.applications import exposure
 from finance.commandlog import command
-from finance.model import Actor, Call, Context
+from finance.model import BANK, Actor, Call, Context
 from finance.receipts import receipt_row
 from finance.states import step
 from finance.tables import approvals, facilities, pledges

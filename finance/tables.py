@@ -376,6 +376,9 @@ screening_names: Final = Table(
     Column("entry", Text, primary_key=True),
     Column("name_zh", Text, nullable=False),
     Column("name_en", Text, nullable=False),
+    # As they are compared.
+    Column("folded_zh", Text, nullable=False),
+    Column("folded_en", Text, nullable=False),
 )
 screening_lists: Final = Table(
     "fin_screening_lists",
@@ -425,8 +428,13 @@ guarantees: Final = Table(
     Column("amount", _BIG, nullable=False),
     Column("document_hash", LargeBinary, nullable=False),
     Column("state", Text, nullable=False),
-    Index("fin_guarantees_one_live", "facility", unique=True, sqlite_where=_LIVE_GUARANTEE,
-          postgresql_where=_LIVE_GUARANTEE),
+    Index(
+        "fin_guarantees_one_live",
+        "facility",
+        unique=True,
+        sqlite_where=_LIVE_GUARANTEE,
+        postgresql_where=_LIVE_GUARANTEE,
+    ),
     CheckConstraint("amount > 0", name="fin_guarantees_amount"),
 )
 # Property mortgaged as supplementary cover of one application and its facility (they share their id).
@@ -442,8 +450,9 @@ mortgages: Final = Table(
     Column("appraiser", Text, nullable=False),
     Column("document_hash", LargeBinary, nullable=False),
     Column("state", Text, nullable=False),
-    Index("fin_mortgages_one_live", "title", unique=True, sqlite_where=_LIVE_GUARANTEE,
-          postgresql_where=_LIVE_GUARANTEE),
+    Index(
+        "fin_mortgages_one_live", "title", unique=True, sqlite_where=_LIVE_GUARANTEE, postgresql_where=_LIVE_GUARANTEE
+    ),
     CheckConstraint("value > 0", name="fin_mortgages_value"),
 )
 terminations: Final = Table(
