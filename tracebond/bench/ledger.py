@@ -234,7 +234,7 @@ def _proofs(rig: Rig, count: int, say: Say) -> list[Row]:
             History().apply(tx, read_log(tx, leaf, leaf + 1))
         tx.execute(tables.followers.insert().values(name=VIEWS, next_leaf=size))
     maps = ProofMap()
-    place = LogPlace("0x" + "22" * 20, "0x" + "00" * 20, 0, 1, "0x" + "44" * 32)
+    place = LogPlace("0x" + "22" * 20, REGISTRY, 0, 1, "0x" + "44" * 32)
     with database.reading() as tx:
         maps.advance(tx, size)
         bundle = build_bundle(tx, maps, place, ITEM, reader="consumer")
