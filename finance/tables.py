@@ -489,6 +489,27 @@ limit_reviews: Final = Table(
     Column("limit_after", _BIG, nullable=False),
 )
 
+# Credit notifications (camt.054) that cannot be booked as they are: a person books or dismisses each.
+payment_exceptions: Final = Table(
+    "fin_payment_exceptions",
+    metadata,
+    _id(),
+    Column("lender", Text, nullable=False, index=True),
+    Column("reference", Text, nullable=False),
+    # What the notification says is paid: it may be no loan of ours, and of another currency.
+    Column("loan", Text, nullable=False),
+    Column("amount", _BIG, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message_hash", LargeBinary, nullable=False),
+    Column("received_s", _BIG, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("person", Text, nullable=False, server_default=""),
+    Column("note", Text, nullable=False, server_default=""),
+    Column("resolved_s", _BIG),
+    sa.UniqueConstraint("lender", "reference", "loan", "amount", "currency", "reason"),
+)
+
 FIRST: Final = tuple(metadata.tables.values())
 APPEND_ONLY: Final = ("fin_command_log", "fin_command_keys", "fin_approvals", "fin_entries", "fin_postings",
                       "fin_policies", "fin_quotes", "fin_payments", "fin_refusals",
