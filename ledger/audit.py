@@ -372,6 +372,8 @@ class _Audit:
     def _state(self, leaf: int, row: Any, tile_hash: bytes | None) -> bytes:
         data = bytes(row.state)
         hashed = leaf_hash(data)
+        if row.arrival is not None:
+            self._report(leaf, "row_differs", f"The state leaf {leaf} is noted to have arrived; state leaves do not.")
         if tile_hash is not None and hashed != tile_hash:
             frontier = Frontier(self._frontier.size, self._frontier.nodes)
             frontier.append(hashed)

@@ -119,7 +119,9 @@ def read_part(tx: Tx, start: int, end: int) -> dict[int, tuple[int, Any]]:
     query = sa.select(entries.c.leaf, records).join(records, records.c.arrival == entries.c.arrival)
     for row in tx.execute(query.where(within, entries.c.kind == RECORD)):
         found[row.leaf] = (RECORD, row)
-    states = sa.select(entries.c.leaf, checkpoints).join(checkpoints, checkpoints.c.size == entries.c.leaf + 1)
+    states = sa.select(entries.c.leaf, entries.c.arrival, checkpoints).join(
+        checkpoints, checkpoints.c.size == entries.c.leaf + 1
+    )
     for row in tx.execute(states.where(within, entries.c.kind == STATE)):
         found[row.leaf] = (STATE, row)
     return found

@@ -278,3 +278,16 @@ def test_a_record_of_the_operator_does_not_speak_for_an_owner(sqlite_database: D
         world.record(payload, signer=OPERATOR)
 
     assert sgtin_id(1)
+
+
+def test_a_state_leaf_that_is_given_an_arrival_is_a_finding(sqlite_database: Database) -> None:
+    """Found by a random edit, seed 20261125."""
+    world, _ = lived(sqlite_database)
+    without_triggers(sqlite_database, "entries")
+    last = world.sequencer.size - 1
+    with sqlite_database.transaction() as tx:
+        tx.execute(tables.entries.update().where(tables.entries.c.leaf == last).values(arrival=9_999))
+
+    found = run(world)
+
+    assert [(one.code, one.leaf) for one in found if isinstance(one, audit.Finding)] == [("row_differs", last)]
