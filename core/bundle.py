@@ -20,6 +20,10 @@ ROOT_AT = "dfe4bf36"
 LOG_COUNT = "28874705"
 ORGANISATIONS = "abf0e71f"
 ORGANISATION_AT = "38a5b111"
+# The predecessor of a log that has none, and the bytes of an answer about a log.
+NO_LOG = 2**256 - 1
+LOG_BYTES = 7 * 32
+BEFORE_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A parsed bundle; nothing in it is verified yet."""
+    """A parsed bundle; nothing in it is verified yet.
+
+    Attributes:
+        before: the numbers of the frozen logs that this log goes on from, nearest first.
+    """
 
     contract: str
     registry: str
     log_id: int
+    before: tuple[int, ...]
     chain_id: int
     genesis: str
     item: str
@@ -85,9 +94,10 @@ class Bundle:
     entries: dict[int, Entry]
 
     def organisations(self) -> list[Record]:
-        """The entries that read as ``org`` records, in log order; nothing is known yet to be in the log."""
+        """The entries that read as ``org`` records of this registry, in log order; not yet known to be in the log."""
         found = (_as_record(entry) for _, entry in sorted(self.entries.items()))
-        return [record for record in found if record is not None and record.t == "org"]
+        named = (record for record in found if record is not None and record.t == "org")
+        return [record for record in named if record.payload["place"]["registry"] == self.registry]
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,11 @@ def read_bundle(data: bytes) -> Bundle:
     top = _object(value, {"v", "log", "item", "size", "state", "checkpoint", "cosigners", "histories", "entries"}, "")
     if top["v"] != 1 or type(top["v"]) is not int:
         raise _bad("this verifier knows version 1", "/v")
-    log = _object(top["log"], {"contract", "registry", "id", "chain_id", "genesis"}, "/log")
+    by_succession = {"before"} & _members(top["log"], "/log")
+    log = _object(top["log"], {"contract", "registry", "id", "chain_id", "genesis"} | by_succession, "/log")
+    before = tuple(_count(number, "/log/before") for number in _list(log.get("before", []), BEFORE_MAX))
+    if by_succession and not before:
+        raise _bad("an empty member is left out", "/log/before")
     state = _object(top["state"], {"leaf", "path"}, "/state")
     histories = [_history(h, f"/histories/{i}") for i, h in enumerate(_list(top["histories"], HISTORIES_MAX))]
     entries = [_entry(e, f"/entries/{i}") for i, e in enumerate(_list(top["entries"], ENTRIES_MAX))]
@@ -131,6 +145,7 @@ def read_bundle(data: bytes) -> Bundle:
         contract=_address(log["contract"], "/log/contract"),
         registry=_address(log["registry"], "/log/registry"),
         log_id=_count(log["id"], "/log/id"),
+        before=before,
         chain_id=_count(log["chain_id"], "/log/chain_id"),
         genesis=_text(log["genesis"], "/log/genesis"),
         item=_text(top["item"], "/item"),
@@ -152,6 +167,7 @@ def questions_of(bundle: Bundle) -> list[Question]:
         Question(bundle.contract, f"0x{ROOT_AT}{number}{bundle.size:064x}"),
         Question(bundle.contract, f"0x{LOG_COUNT}"),
         Question(bundle.contract, f"0x{ORGANISATIONS}"),
+        *(Question(bundle.contract, f"0x{LOG_AT}{before:064x}") for before in bundle.before),
     ]
     for record in bundle.organisations():
         key = map_key("org", record.payload["org"]).hex()

@@ -4,12 +4,14 @@ Everything starts from the pinned address of the TransparencyLog contract. The f
 ``docs/proof-bundle.md``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from core import merkle
 from core.bundle import (
+    LOG_BYTES,
+    NO_LOG,
     Answers,
     Bundle,
     Entry,
@@ -21,13 +23,14 @@ from core.bundle import (
     read_bundle,
 )
 from core.canonical import b64u, unb64u
-from core.crypto import Ed25519Public, P256Public, thumbprint
+from core.crypto import Ed25519Public, P256Public
 from core.errors import Rejected
 from core.identifiers import canonical, class_of
 from core.message import Signed, read_entry, rebuild_event
 from core.notes import COSIGNATURE, Checkpoint, Verifier, check_signature, read_verifier, split_note
 from core.prefixmap import HEAD_START, map_key, map_value, step_head, verify_map
-from core.records import BY_OPERATOR, ROLES, Record, StateLeaf, read_record, read_state_leaf, record_keys
+from core.proof_signers import check_organisations, check_records
+from core.records import Record, StateLeaf, read_record, read_state_leaf, record_keys
 
 ROLE_UP_MAX = 5
 LOT, TRANSFORMATION = 4, 5
@@ -84,6 +87,8 @@ class Report:
         hidden: members of the item's own events that are not shown. hidden_related: those of the other events.
         unnamed: related things whose identifier is not shown, only its key.
         other_logs: logs on the contract of which this bundle says nothing.
+        predecessors: frozen logs that this one goes on from, nearest first: number, and up to which size the bundle
+            covers its history. What it held above that counts no longer.
     """
 
     item: str
@@ -102,6 +107,7 @@ class Report:
     hidden_related: int
     unnamed: int
     other_logs: int
+    predecessors: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass
@@ -112,6 +118,7 @@ class _Log:
     signed: dict[int, Signed] = field(default_factory=dict)
     records: dict[int, Record] = field(default_factory=dict)
     signer_of: dict[int, int] = field(default_factory=dict)
+    confirmed_by: dict[int, int] = field(default_factory=dict)
 
 
 def questions(data: bytes) -> list[Question]:
@@ -140,20 +147,20 @@ def verify(data: bytes, answers: Answers, policy: Policy) -> Report:
         raise Rejected("The bundle names another log contract than the pinned one.", code="wrong_contract")
     if answers.chain_id != bundle.chain_id or answers.genesis != bundle.genesis:
         raise Rejected("The node answers for another chain than the bundle names.", code="wrong_chain")
-    root, checkpoint_key, others = _ask(bundle, answers)
+    root, checkpoint_key, others, before = _ask(bundle, answers)
     state = _check_state(bundle, root)
     cosigners = _check_checkpoint(bundle, state, root, checkpoint_key)
     log = _Log(bundle)
     for entry in bundle.entries.values():
         _check_entry(log, entry, root, state.log)
-    _check_organisations(log, answers)
-    _check_records(log)
+    log.confirmed_by = check_organisations(bundle, log.records, answers.calls[4 + len(bundle.before) :])
+    log.signer_of = check_records(bundle, log.records)
     for history in bundle.histories.values():
         _check_history(log, history, state.map_root)
     suspects = {index for index in log.signed if _check_signer(log, index)}
     required = _closure(log)
     _check_nothing_more(log, required)
-    return _report(log, state, root, suspects, required, cosigners, policy, others)
+    return _report(log, state, root, suspects, required, cosigners, policy, others, before)
 
 
 def _check_item(bundle: Bundle) -> None:
@@ -168,21 +175,40 @@ def _check_item(bundle: Bundle) -> None:
         raise Rejected("The item is not named by its canonical identifier.", code="bad_bundle", pointer="/item")
 
 
-def _ask(bundle: Bundle, answers: Answers) -> tuple[bytes, bytes, int]:
-    calls = answers.calls
-    asked = questions_of(bundle)
-    if len(calls) != len(asked) or [len(call) for call in calls[:4]] != [7 * 32, 32, 32, 32]:
+def _ask(bundle: Bundle, answers: Answers) -> tuple[bytes, bytes, int, tuple[tuple[int, int], ...]]:
+    calls, count = answers.calls, len(bundle.before)
+    lengths = [len(call) for call in calls[: 4 + count]]
+    if len(calls) != len(questions_of(bundle)) or lengths != [LOG_BYTES, 32, 32, 32] + [LOG_BYTES] * count:
         raise Rejected("The chain's answers do not have the expected form.", code="bad_answer")
-    words = [calls[0][at : at + 32] for at in range(0, 7 * 32, 32)]
     state = read_state_leaf(bundle.state_leaf)
-    if words[0] != origin_hash(state.log):
+    if _word(calls[0], 0) != origin_hash(state.log):
         raise Rejected("The contract keeps this log under another origin.", code="wrong_log")
+    before = _predecessors(bundle, (calls[0], *calls[4 : 4 + count]))
     root = calls[1]
     if root == bytes(32):
         raise Rejected(f"Size {bundle.size} is not anchored in the contract.", code="not_anchored", pointer="/size")
     if calls[3][12:] != bytes.fromhex(bundle.registry[2:]):
         raise Rejected("The contract names another organisation registry.", code="wrong_registry")
-    return root, words[1], int.from_bytes(calls[2]) - 1
+    return root, _word(calls[0], 1), int.from_bytes(calls[2]) - 1 - count, before
+
+
+def _predecessors(bundle: Bundle, logs: Sequence[bytes]) -> tuple[tuple[int, int], ...]:
+    """The frozen logs that this one goes on from, nearest first, and up to which size it holds the history of each.
+
+    The contract copied a predecessor's last good root, and each anchor since has proven to it that it extends that one.
+    """
+    before, size = [], bundle.size
+    for number, log, found in zip((*bundle.before, NO_LOG), logs, (*logs[1:], b""), strict=True):
+        if int.from_bytes(_word(log, 2)) != number:
+            raise Rejected("The bundle does not name the logs that its log goes on from.", code="wrong_log")
+        if found:
+            size = min(size, int.from_bytes(_word(found, 6)))
+            before.append((number, size))
+    return tuple(before)
+
+
+def _word(answer: bytes, place: int) -> bytes:
+    return answer[32 * place : 32 * place + 32]
 
 
 def _check_state(bundle: Bundle, root: bytes) -> StateLeaf:
@@ -253,48 +279,6 @@ def _check_up_links(entry: Entry, number: int, total: int) -> None:
             return
     if len(entry.items[number]) != total:
         raise Rejected("An up-link of an event is left out.", code="hidden_up_link")
-
-
-def _check_organisations(log: _Log, answers: Answers) -> None:
-    organisations = [record for _, record in sorted(log.records.items()) if record.t == "org"]
-    if len(organisations) != len(answers.calls) - 4:
-        raise Rejected("The chain's answers do not have the expected form.", code="bad_answer")
-    for record, answer in zip(organisations, answers.calls[4:], strict=True):
-        kid = thumbprint(record.payload["jwk"])
-        place = record.payload["place"]
-        account = bytes.fromhex(record.payload["account"][2:])
-        on_chain = [answer[at : at + 32] for at in range(0, len(answer), 32)]
-        said = (unb64u(kid, length=32), account, record.payload["roles"], place["number"])
-        if len(on_chain) != 4 or said != (
-            on_chain[0],
-            on_chain[1][12:],
-            int.from_bytes(on_chain[2]),
-            int.from_bytes(on_chain[3]),
-        ):
-            raise Rejected("An org record differs from the contract.", code="wrong_organisation")
-        if place["chain_id"] != log.bundle.chain_id or place["registry"] != log.bundle.registry:
-            raise Rejected("An org record is of another registry.", code="wrong_organisation")
-
-
-def _check_records(log: _Log) -> None:
-    """Each record is signed by the key that the contract knows for its organisation, or for an operator."""
-    signers: dict[str, tuple[int, Record]] = {}
-    for index, record in sorted(log.records.items()):
-        if record.t == "org" and signers.setdefault(thumbprint(record.payload["jwk"]), (index, record))[0] != index:
-            raise Rejected("One record key stands in two org records.", code="bad_bundle", pointer="/entries")
-    for index, record in sorted(log.records.items()):
-        if record.jws.kid not in signers:
-            raise Rejected("The signer of a record has no org record here.", code="unknown_signer")
-        at, signer = signers[record.jws.kid]
-        record.jws.check(P256Public.from_jwk(signer.payload["jwk"]))
-        if record.t in BY_OPERATOR:
-            if not signer.payload["roles"] & ROLES["operator"]:
-                raise Rejected("This record is the operator's to sign.", code="wrong_signer")
-        elif signer.payload["org"] != record.payload["org"]:
-            raise Rejected("A record is signed by another organisation.", code="wrong_signer")
-        if at > index or (at == index and record.t != "org"):
-            raise Rejected("A record comes before its signer's organisation.", code="wrong_signer")
-        log.signer_of[index] = at
 
 
 def _check_history(log: _Log, history: History, map_root: bytes) -> None:
@@ -399,12 +383,12 @@ def _check_nothing_more(log: _Log, required: set[bytes]) -> None:
         if key in required:
             for step in history.steps:
                 named.setdefault((step.leaf, step.event), set()).add(key)
-    waiting = [log.signer_of[index] for index in used if index in log.signer_of]
+    waiting = list(used)
     while waiting:
         index = waiting.pop()
-        if index not in used:
-            used.add(index)
-            waiting.append(log.signer_of[index])
+        needed = {at for at in (log.signer_of.get(index), log.confirmed_by.get(index)) if at is not None} - used
+        used |= needed
+        waiting += needed
     if used != set(bundle.entries):
         raise Rejected("An entry belongs to no history.", code="stray_entry", pointer="/entries")
     for index, signed in sorted(log.signed.items()):
@@ -427,6 +411,7 @@ def _report(
     cosigners: list[tuple[str, Verifier]],
     policy: Policy,
     others: int,
+    before: tuple[tuple[int, int], ...],
 ) -> Report:
     bundle = log.bundle
     own = bundle.histories[map_key("item", bundle.item)].steps
@@ -454,6 +439,7 @@ def _report(
         hidden_related=sum(_hidden(log, step) for step in related if step.leaf in log.signed),
         unnamed=sum(bundle.histories[key].name is None for key in covered),
         other_logs=others,
+        predecessors=before,
     )
 
 

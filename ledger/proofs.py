@@ -16,6 +16,8 @@ from core.prefixmap import MapProof, map_key
 from core.proofs import INPUTS, LOT, ROLE_UP_MAX, TRANSFORMATION
 from core.records import Record, read_record
 from ledger import tiles
+from ledger.chain_logs import chain_logs
+from ledger.chain_tx_tables import deployments
 from ledger.cosignatures import cosigned_note
 from ledger.database import Tx
 from ledger.disclosure import Reader, may_name, may_see
@@ -70,19 +72,16 @@ def build_bundle(tx: Tx, maps: ProofMap, place: LogPlace, item: str, *, reader: 
     if size == 0 or checkpoint is None:
         raise Conflict("Nothing is final on the chain yet; try again in a minute.", code="not_anchored")
     note, cosigners = cosigned_note(tx, size) or (checkpoint.note, ())
-    walk = _Walk(tx, size, reader)
+    walk = _Walk(tx, size, reader, place.registry)
     walk.follow(item)
     walk.add_signers()
     histories = [_history(key, name, found, maps.prove(key)) for key, (name, found) in sorted(walk.histories.items())]
+    before = _predecessors(tx, place.log_id)
+    log = {"contract": place.contract, "registry": place.registry, "id": place.log_id}
+    log |= {"chain_id": place.chain_id, "genesis": place.genesis}
     bundle = {
         "v": 1,
-        "log": {
-            "contract": place.contract,
-            "registry": place.registry,
-            "id": place.log_id,
-            "chain_id": place.chain_id,
-            "genesis": place.genesis,
-        },
+        "log": log | ({"before": before} if before else {}),
         "item": item,
         "size": size,
         "state": {"leaf": bytes(checkpoint.state).decode(), "path": _path(tx, size - 1, size)},
@@ -94,6 +93,20 @@ def build_bundle(tx: Tx, maps: ProofMap, place: LogPlace, item: str, *, reader: 
     return canonical_bytes(bundle)
 
 
+def _predecessors(tx: Tx, log_id: int) -> list[int]:
+    """The frozen logs that a log goes on from, nearest first."""
+    query = sa.select(chain_logs.c.log_id, chain_logs.c.predecessor).join(
+        deployments, deployments.c.id == chain_logs.c.deployment
+    )
+    known = {row.log_id: row.predecessor for row in tx.execute(query.where(deployments.c.is_current))}
+    before: list[int] = []
+    number = known.get(log_id)
+    while number is not None:
+        before.append(number)
+        number = known.get(number)
+    return before
+
+
 @dataclass(frozen=True)
 class _Link:
     """A thing that another rests on: its key and identifier, and its role in the event that says so."""
@@ -103,13 +116,24 @@ class _Link:
     role: int
 
 
+@dataclass(frozen=True)
+class _Org:
+    """An org record of a record key: where it stands, what it says of whom, and its place on a chain."""
+
+    leaf: int
+    said: tuple[str, int, str]
+    place: dict[str, Any]
+
+
 class _Walk:
     """Collects the histories and entries of a bundle."""
 
-    def __init__(self, tx: Tx, size: int, reader: Reader) -> None:
+    def __init__(self, tx: Tx, size: int, reader: Reader, registry: str) -> None:
         self._tx = tx
         self._size = size
         self._reader = reader
+        self._registry = registry
+        self._orgs: dict[str, list[_Org]] = {}
         self.histories: dict[bytes, tuple[tuple[str, str] | None, list[tuple[int, int]]]] = {}
         self.loaded: dict[int, _Loaded] = {}
 
@@ -154,16 +178,34 @@ class _Walk:
         for kid in sorted(kids):
             key = map_key("key", kid)
             self._add(key, ("key", kid), self._steps(key))
-        pending = {loaded.record.jws.kid for loaded in self.loaded.values() if loaded.record is not None}
-        seen: set[str] = set()
-        while pending:
-            signer = pending.pop()
-            seen.add(signer)
-            leaf = self._tx.execute(sa.select(sa.func.min(orgs.c.leaf)).where(orgs.c.kid == signer)).scalar_one()
-            self._load([leaf])
-            record = self.loaded[leaf].record
-            if record is not None and record.jws.kid not in seen:
-                pending.add(record.jws.kid)
+        waiting = [(leaf, loaded.record) for leaf, loaded in self.loaded.items() if loaded.record is not None]
+        while waiting:
+            for leaf in self._rests_on(*waiting.pop()):
+                if leaf not in self.loaded:
+                    self._load([leaf])
+                    record = self.loaded[leaf].record
+                    if record is not None:
+                        waiting.append((leaf, record))
+
+    def _rests_on(self, leaf: int, record: Record) -> list[int]:
+        """The org records that a record rests on: its signer's, and where that is of an old registry, the present one.
+
+        Raises:
+            Conflict: ``not_anchored`` while the organisation's record of the present registry is not final.
+        """
+        kid = record.jws.kid
+        if kid not in self._orgs:
+            query = sa.select(orgs.c.leaf, orgs.c.org, orgs.c.roles, orgs.c.account, orgs.c.place)
+            found = self._tx.execute(query.where(orgs.c.kid == kid, orgs.c.leaf < self._size).order_by(orgs.c.leaf))
+            self._orgs[kid] = [_Org(r.leaf, (r.org, r.roles, r.account), json.loads(r.place)) for r in found]
+        known = self._orgs[kid]
+        here = [one for one in known if one.place["registry"] == self._registry]
+        if not here:
+            raise Conflict("The organisations are not final on the new chain yet; try again.", code="not_anchored")
+        if here[0].leaf <= leaf:
+            return [here[0].leaf]
+        before = next((one for one in known if one.leaf < here[0].leaf and one.said == here[0].said), here[0])
+        return [before.leaf, here[0].leaf]
 
     def _steps(self, key: bytes) -> list[tuple[int, int]]:
         return [(step.leaf, step.event) for step in steps(self._tx, key, self._size)]

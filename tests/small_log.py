@@ -28,6 +28,7 @@ AUD = "small.example"
 ORIGIN = "small.example/log"
 CONTRACT = "0x" + "11" * 20
 REGISTRY = "0x" + "22" * 20
+OLD_REGISTRY = "0x" + "55" * 20
 GENESIS = "0x" + "33" * 32
 OPERATOR = "https://id.gs1.org/417/9521000000009"
 MAKER = "https://id.gs1.org/417/9521234500008"
@@ -52,10 +53,18 @@ class Entry:
 
 
 class SmallLog:
-    """Organisations, one device, messages; then a state leaf and bundles."""
+    """Organisations, one device, messages; then a state leaf and bundles.
 
-    def __init__(self) -> None:
+    Args:
+        registry: where the first organisations are registered; the bundle's is REGISTRY.
+        before: number and last good size of the frozen logs that this one goes on from, nearest first.
+    """
+
+    def __init__(self, registry: str = REGISTRY, before: Sequence[tuple[int, int]] = ()) -> None:
         self.entries: list[Entry] = []
+        self.org_leaves: list[int] = []
+        self.registry = registry
+        self.before = before
         self.chain: list[bytes] = []
         self.orgs: list[dict[str, Any]] = []
         self.prev: bytes | None = None
@@ -70,9 +79,11 @@ class SmallLog:
 
     def organisation(self, org: str, key: P256Private, *, roles: int) -> None:
         account = "0x" + sha256(org.encode())[:20].hex()
-        place = {"chain_id": 7, "number": len(self.orgs) + 1, "registry": REGISTRY}
+        place = {"chain_id": 7, "number": len(self.orgs) + 1, "registry": self.registry}
         members = {"name": org, "roles": roles, "account": account, "jwk": key.jwk(), "version": 0, "place": place}
-        self.orgs.append(members)
+        if self.registry == REGISTRY:
+            self.orgs.append(members)
+        self.org_leaves.append(len(self.entries))
         self.record("org", org, members, OPERATOR_KEY)
 
     def key(self, key: P256Private, iss: str = DEVICE_ISS) -> None:
@@ -122,13 +133,16 @@ class SmallLog:
         keys = {map_key("item", name): ("item", name) for name in dict.fromkeys((item, *related))}
         if any(self.entries[index].signed for key in keys for index, _ in self.steps.get(key, [])):
             keys[map_key("key", DEVICE_KEY.thumbprint())] = ("key", DEVICE_KEY.thumbprint())
-        wanted: dict[int, set[int]] = {0: set(), 1: set()} if len(keys) > 1 + len(related) else {}
+        wanted: dict[int, set[int]] = {}
+        if len(keys) > 1 + len(related):
+            wanted = {leaf: set() for leaf in self.org_leaves}
         for key in keys:
             for index, event in self.steps.get(key, []):
                 wanted.setdefault(index, set()).add(event)
+        log = {"contract": CONTRACT, "registry": REGISTRY, "id": len(self.before), "chain_id": 7, "genesis": GENESIS}
         return {
             "v": 1,
-            "log": {"contract": CONTRACT, "registry": REGISTRY, "id": 0, "chain_id": 7, "genesis": GENESIS},
+            "log": log | ({"before": [number for number, _ in self.before]} if self.before else {}),
             "item": item,
             "size": len(self.leaves),
             "state": {"leaf": self.state.encode().decode(), "path": self.path(len(self.leaves) - 1)},
@@ -174,8 +188,14 @@ class SmallLog:
     def answers(self) -> Answers:
         """What the chain says of this log."""
         number = len(self.leaves).to_bytes(32, "big")
-        log = origin_hash(ORIGIN) + LOG_KEY.public.raw + b"\xff" * 32 + number + self.root + bytes(64)
-        calls = [log, self.root, (1).to_bytes(32, "big"), bytes(12) + bytes.fromhex(REGISTRY[2:])]
+        named = origin_hash(ORIGIN) + LOG_KEY.public.raw
+        chain = [*(before.to_bytes(32, "big") for before, _ in self.before), b"\xff" * 32]
+        count = (len(chain)).to_bytes(32, "big")
+        log = named + chain[0] + number + self.root + bytes(64)
+        calls = [log, self.root, count, bytes(12) + bytes.fromhex(REGISTRY[2:])]
+        for (_, good), predecessor in zip(self.before, chain[1:], strict=True):
+            last = good.to_bytes(32, "big")
+            calls.append(named + predecessor + number + self.root + (1).to_bytes(32, "big") + last)
         for members in self.orgs:
             key = OPERATOR_KEY if members["name"] == OPERATOR else MAKER_KEY
             calls.append(
@@ -191,8 +211,10 @@ class SmallLog:
         """Every question that the chain has an answer to, address and calldata, with the returned bytes in hex."""
         calls = self.answers().calls
         size = f"{len(self.leaves):064x}"
-        asked = [(CONTRACT, f"{LOG_AT}{0:064x}"), (CONTRACT, f"{ROOT_AT}{0:064x}{size}")]
+        log = f"{len(self.before):064x}"
+        asked = [(CONTRACT, f"{LOG_AT}{log}"), (CONTRACT, f"{ROOT_AT}{log}{size}")]
         asked += [(CONTRACT, LOG_COUNT), (CONTRACT, ORGANISATIONS)]
+        asked += [(CONTRACT, f"{LOG_AT}{number:064x}") for number, _ in self.before]
         asked += [(REGISTRY, f"{ORGANISATION_AT}{map_key('org', org['name']).hex()}{0:064x}") for org in self.orgs]
         return {f"{to} 0x{data}": "0x" + call.hex() for (to, data), call in zip(asked, calls, strict=True)}
 

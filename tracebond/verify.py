@@ -52,6 +52,7 @@ def render(report: Report, *, as_json: bool) -> str:
                 "not_shown_related": report.hidden_related,
                 "not_named": report.unnamed,
                 "other_logs": report.other_logs,
+                "predecessors": [{"log": number, "up_to": size} for number, size in report.predecessors],
             },
             indent=2,
             ensure_ascii=False,
@@ -70,6 +71,8 @@ def render(report: Report, *, as_json: bool) -> str:
     strangers = [name for name in report.cosigners if name not in report.mirrors]
     if strangers:
         lines.append(f"  also cosigned by {', '.join(strangers)}, whom you do not pin (--mirror)")
+    for number, size in report.predecessors:
+        lines.append(f"  goes on from log {number}, which was frozen: its history is covered up to size {size}")
     if report.other_logs:
         lines.append(f"  not covered: {report.other_logs} other logs on the contract")
     for event in report.events:

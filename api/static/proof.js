@@ -69,6 +69,7 @@ function tell(report, { lacksEd25519, newer }) {
   if (strangers.length) lines.push(fill(words.strangers, { names: strangers.join(", ") }));
   if (newer) lines.push(fill(words.older, { count: newer }));
   if (report.coverage !== "whole") lines.push(words[`coverage_${report.coverage}`]);
+  for (const [number, size] of report.predecessors) lines.push(fill(words.predecessor, { number, size }));
   if (report.other_logs > 0) lines.push(fill(words.other_logs, { count: report.other_logs }));
   const suspects = report.events.filter((event) => event.is_suspect).length;
   if (suspects) lines.push(fill(words.suspects, { count: suspects }));

@@ -219,14 +219,17 @@ export async function readBundle(bytes, mapKey) {
   if (!isSame(utf8(canonicalText(value)), bytes)) refuse("not_canonical", "A bundle is its RFC 8785 bytes; these are others.");
   const top = members(value, ["v", "log", "item", "size", "state", "checkpoint", "cosigners", "histories", "entries"]);
   if (top.v !== 1) bad("this verifier knows version 1");
-  const log = members(top.log, ["contract", "registry", "id", "chain_id", "genesis"]);
+  const hasBefore = top.log instanceof Map && top.log.has("before");
+  const log = members(top.log, ["contract", "registry", "id", "chain_id", "genesis", ...(hasBefore ? ["before"] : [])]);
+  const before = hasBefore ? list(log.before, 64, count) : [];
+  if (hasBefore && !before.length) bad("an empty member is left out");
   const state = members(top.state, ["leaf", "path"]);
   const histories = await Promise.all(list(top.histories, 2_000, (part) => readHistory(part, mapKey)));
   const entries = list(top.entries, 20_000, readEntry);
   if (!ascends(histories.map((history) => history.hex))) bad("histories stand in the order of their keys, each once");
   if (!entries.every((entry, at) => at === 0 || entries[at - 1].index < entry.index)) bad("entries stand in log order, each once");
   return {
-    contract: address(log.contract), registry: address(log.registry), logId: count(log.id), chainId: count(log.chain_id), genesis: text(log.genesis),
+    contract: address(log.contract), registry: address(log.registry), logId: count(log.id), before, chainId: count(log.chain_id), genesis: text(log.genesis),
     item: text(top.item), size: count(top.size), stateLeaf: utf8(text(state.leaf)), statePath: hashes(state.path), checkpoint: text(top.checkpoint),
     cosigners: list(top.cosigners, 64, text),
     histories: new Map(histories.map((history) => [history.hex, history])),

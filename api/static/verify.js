@@ -2,7 +2,7 @@
 // Runs in browsers (in a secure context) and in Node 20. It shares no code with core/proofs.py, only test vectors.
 
 import {
-  Refused, b64u, classOf, entryKind, hex, isName, isSame, latin, readBundle, readDisclosure, readMessage, readRecord, readStateLeaf, refuse, splitNote, unb64, unb64u,
+  Refused, b64u, canonicalText, classOf, entryKind, hex, isName, isSame, latin, readBundle, readDisclosure, readMessage, readRecord, readStateLeaf, refuse, splitNote, unb64, unb64u,
   unhex, utf8,
 } from "./verify-forms.js";
 import { Nodes, all, byte, checkInclusion, join, leafHash, sha256 } from "./verify-tree.js";
@@ -45,13 +45,17 @@ async function questionsOf(bundle) {
     { to: bundle.contract, data: `0xdfe4bf36${log}${word(bundle.size)}` },
     { to: bundle.contract, data: "0x28874705" },
     { to: bundle.contract, data: "0xabf0e71f" },
+    ...bundle.before.map((number) => ({ to: bundle.contract, data: `0x4bc43391${word(number)}` })),
   ];
   for (const entry of bundle.entries.values()) {
     const fact = organisationIn(entry);
-    if (fact !== null) asked.push({ to: bundle.registry, data: `0x38a5b111${hex(await mapKey("org", fact.org))}${word(fact.version)}` });
+    if (fact !== null && isHere(bundle, fact)) asked.push({ to: bundle.registry, data: `0x38a5b111${hex(await mapKey("org", fact.org))}${word(fact.version)}` });
   }
   return asked;
 }
+
+// After the contracts were deployed anew, an org record may be of another registry than the bundle's: nobody can ask about it.
+const isHere = (bundle, fact) => fact.place.get("registry") === bundle.registry;
 
 // An entry that cannot be read raises no question; its check comes after its inclusion, with the reason.
 function organisationIn(entry) {
@@ -104,13 +108,13 @@ export async function verify(bytes, answers, policy, progress = () => {}) {
   progress("form");
   if (bundle.contract !== policy.log_contract.toLowerCase()) refuse("wrong_contract", "The bundle names another log contract than the pinned one.");
   if (answers.chain_id !== bundle.chainId || answers.genesis !== bundle.genesis) refuse("wrong_chain", "The node answers for another chain than the bundle names.");
-  const { root, checkpointKey, others, words } = await readAnswers(bundle, answers);
+  const { root, checkpointKey, others, predecessors, words } = await readAnswers(bundle, answers);
   const nodes = new Nodes(1);
   const state = await checkState(bundle, root, nodes);
   progress("anchor");
   const cosigners = await checkCheckpoint(bundle, state, root, checkpointKey, policy.lacks_ed25519 === true);
   progress("checkpoint");
-  const log = { bundle, own, nodes, messages: new Map(), records: new Map(), signerOf: new Map(), keys: new Map() };
+  const log = { bundle, own, nodes, messages: new Map(), records: new Map(), signerOf: new Map(), confirmedBy: new Map(), keys: new Map() };
   await all([...bundle.entries.values()].map((entry) => checkEntry(log, entry, root, state.log)));
   progress("entries");
   await checkOrganisations(log, words);
@@ -124,19 +128,34 @@ export async function verify(bytes, answers, policy, progress = () => {}) {
   const required = await closure(log, product);
   await checkNothingMore(log, required);
   progress("signatures");
-  return report(log, { state, root, suspects, required, cosigners, others, policy });
+  return report(log, { state, root, suspects, required, cosigners, others, predecessors, policy });
 }
 
 async function readAnswers(bundle, answers) {
   const asked = await questionsOf(bundle);
   const calls = answers.calls.map((text) => (/^0x([0-9a-fA-F]{2})*$/.test(text) ? unhex(text.slice(2)) : new Uint8Array(0)));
-  if (calls.length !== asked.length || ![7 * 32, 32, 32, 32].every((length, at) => calls[at].length === length)) refuse("bad_answer", "The chain's answers do not have the expected form.");
+  const [logs, count] = [7 * 32, bundle.before.length];
+  if (calls.length !== asked.length || ![logs, 32, 32, 32, ...Array(count).fill(logs)].every((length, at) => calls[at].length === length)) refuse("bad_answer", "The chain's answers do not have the expected form.");
   const state = readStateLeaf(bundle.stateLeaf);
   if (!isSame(calls[0].subarray(0, 32), await sha256(utf8(state.log)))) refuse("wrong_log", "The contract keeps this log under another origin.");
+  const predecessors = readPredecessors(bundle, [calls[0], ...calls.slice(4, 4 + count)]);
   const root = calls[1];
   if (root.every((value) => value === 0)) refuse("not_anchored", `Size ${bundle.size} is not anchored in the contract.`);
   if (!isSame(calls[3].subarray(12), unhex(bundle.registry.slice(2)))) refuse("wrong_registry", "The contract names another organisation registry.");
-  return { root, checkpointKey: calls[0].subarray(32, 64), others: Number(BigInt(`0x${hex(calls[2])}`)) - 1, words: calls.slice(4) };
+  return { root, checkpointKey: calls[0].subarray(32, 64), others: Number(BigInt(`0x${hex(calls[2])}`)) - 1 - count, predecessors, words: calls.slice(4 + count) };
+}
+
+/** The frozen logs that this one goes on from, nearest first: number, and up to which size their history is covered. */
+function readPredecessors({ before, size }, logs) {
+  const value = (answer, place) => BigInt(`0x${hex(answer.subarray(32 * place, 32 * place + 32))}`);
+  let least = BigInt(size);
+  return [...before, null].flatMap((number, at) => {
+    if (value(logs[at], 2) !== (number === null ? 2n ** 256n - 1n : BigInt(number))) refuse("wrong_log", "The bundle does not name the logs that its log goes on from.");
+    if (number === null) return [];
+    const good = value(logs[at + 1], 6);
+    if (good < least) least = good;
+    return [[number, Number(least)]];
+  });
 }
 
 async function checkState(bundle, root, nodes) {
@@ -267,16 +286,23 @@ const inOrder = (map) => [...map].sort((left, right) => left[0] - right[0]);
 
 async function checkOrganisations(log, answers) {
   const fail = () => refuse("wrong_organisation", "An org record differs from the contract.");
-  const records = inOrder(log.records).filter(([, { fact }]) => fact.t === "org");
-  if (records.length !== answers.length) refuse("bad_answer", "The chain's answers do not have the expected form.");
-  for (const [at, [, { fact }]] of records.entries()) {
+  const { bundle } = log;
+  const records = inOrder(log.records).filter(([, { fact }]) => fact.t === "org").map(([index, { fact }]) => [index, fact]);
+  const here = records.filter(([, fact]) => isHere(bundle, fact));
+  if (here.length !== answers.length) refuse("bad_answer", "The chain's answers do not have the expected form.");
+  for (const [at, [, fact]] of here.entries()) {
     const answer = answers[at];
     const place = Object.fromEntries(fact.place);
     const word = (position) => answer.subarray(32 * position, 32 * position + 32);
     const value = (position) => BigInt(`0x${hex(word(position))}`);
     if (answer.length !== 128 || b64u(word(0)) !== (await thumbprint(fact.jwk)) || hex(word(1).subarray(12)) !== fact.account.slice(2)) fail();
-    if (value(2) !== BigInt(fact.roles) || value(3) !== BigInt(place.number)) fail();
-    if (place.chain_id !== log.bundle.chainId || place.registry !== log.bundle.registry) fail();
+    if (value(2) !== BigInt(fact.roles) || value(3) !== BigInt(place.number) || place.chain_id !== bundle.chainId) fail();
+  }
+  const said = (fact) => canonicalText(["org", "jwk", "roles", "account"].map((name) => fact[name]));
+  for (const [index, fact] of records) {
+    if (isHere(bundle, fact)) continue;
+    const [later] = here.find(([at, other]) => at > index && said(other) === said(fact)) ?? refuse("wrong_organisation", "An org record is of another registry and not confirmed.");
+    log.confirmedBy.set(index, later);
   }
 }
 
@@ -285,11 +311,13 @@ async function checkRecords(log) {
   for (const [index, { fact }] of inOrder(log.records)) {
     if (fact.t !== "org") continue;
     const kid = await thumbprint(fact.jwk);
-    if (signers.has(kid)) refuse("bad_bundle", "One record key stands in two org records.");
-    signers.set(kid, { at: index, signer: fact });
+    const known = signers.get(kid) ?? [];
+    if (known.some(({ signer }) => isHere(log.bundle, signer) === isHere(log.bundle, fact))) refuse("bad_bundle", "One record key stands in two org records.");
+    signers.set(kid, [{ at: index, signer: fact }, ...known]);
   }
   await all(inOrder(log.records).map(async ([index, { jws, fact }]) => {
-    const { at, signer } = signers.get(jws.kid) ?? refuse("unknown_signer", "The signer of a record has no org record here.");
+    const known = signers.get(jws.kid) ?? refuse("unknown_signer", "The signer of a record has no org record here.");
+    const { at, signer } = known.find((one) => one.at <= index) ?? known.at(-1);
     await checkEs256(log.keys, signer.jwk, jws);
     if (BY_OPERATOR.includes(fact.t)) {
       if (!(signer.roles & OPERATOR)) refuse("wrong_signer", "This record is the operator's to sign.");
@@ -360,7 +388,7 @@ async function checkNothingMore(log, required) {
       named.set(place, (named.get(place) ?? new Set()).add(key));
     }
   }
-  for (const index of used) if (log.signerOf.has(index)) used.add(log.signerOf.get(index));
+  for (const index of used) for (const rests of [log.signerOf, log.confirmedBy]) if (rests.has(index)) used.add(rests.get(index));
   if (used.size !== log.bundle.entries.size) refuse("stray_entry", "An entry belongs to no history.");
   for (const [index, message] of inOrder(log.messages)) {
     if (message.shown.some((shown, event) => shown.length && !named.has(`${index} ${event}`))) refuse("bad_disclosure", "A disclosure is of an event that no history names.");
@@ -411,7 +439,7 @@ async function closure(log, product) {
   return required;
 }
 
-function report(log, { state, root, suspects, required, cosigners, others, policy }) {
+function report(log, { state, root, suspects, required, cosigners, others, predecessors, policy }) {
   const { bundle, own } = log;
   const hidden = (index, event) => log.messages.get(index).events[event].get("_sd").length - log.messages.get(index).shown[event].length;
   const events = own.steps.filter(([index]) => log.messages.has(index)).map(([index, event]) => {
@@ -430,7 +458,7 @@ function report(log, { state, root, suspects, required, cosigners, others, polic
   return {
     item: bundle.item, origin: state.log, size: bundle.size, root: b64u(root), time: state.time,
     block: state.block ? { chain_id: state.block.chain_id, number: state.block.number, hash: state.block.hash } : null,
-    contract: bundle.contract, chain_id: bundle.chainId, events, uncovered, mirrors, other_logs: others,
+    contract: bundle.contract, chain_id: bundle.chainId, events, uncovered, mirrors, other_logs: others, predecessors,
     cosigners: cosigners.map(({ name }) => name).sort(),
     coverage: uncovered === 0 ? "whole" : covered.length > 1 ? "partial" : "own",
     completeness: isCosigned && uncovered === 0 ? "cosigned" : "operator",

@@ -181,6 +181,10 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "Of the histories before it (inputs, containers, lot) only a part is in the bundle.",
     ),
     "proof.coverage_own": ("只包含该编码自身的记录。", "Only the records of this very code are in the bundle."),
+    "proof.predecessor": (
+        "本日志接续合约中已冻结的第 {number} 号日志,并涵盖其前 {size} 条记录。",
+        "This log goes on from log {number} of the contract, which was frozen, and covers its first {size} entries.",
+    ),
     "proof.other_logs": (
         "合约中另有 {count} 本日志未核对。",
         "The contract holds {count} more logs, which were not checked.",
