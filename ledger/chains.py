@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from ledger.database import Tx, run_many
 from ledger.followers import Entry, LoggedMessage, LoggedRecord
-from ledger.tables import chains, checkpoints, entries, key_ends, keys, messages, suspects
+from ledger.tables import chains, entries, key_ends, keys, messages, suspects
 
 GAPS_MAX = 1_000
 AFTER_LAST = "after_last"
@@ -63,8 +63,7 @@ class _Book:
             self._ends |= {row.key_no: row for row in ends}
         self._seen = self._logged_before(new)
         self._suspects = self._suspects_of({message.prev for message in new if message.prev is not None})
-        self._good: dict[tuple[int, int], set[bytes]] = {}
-        self._from, self._size = 0, 0
+        self._good: dict[int, set[bytes]] = {}
         self._fresh: list[dict[str, Any]] = []
 
     def take(self, message: LoggedMessage) -> None:
@@ -92,7 +91,7 @@ class _Book:
         tx = self._tx
         end = tx.execute(sa.select(key_ends).where(key_ends.c.kid == kid)).one()
         key_no = tx.execute(sa.select(keys.c.key_no).where(keys.c.kid == kid)).scalar_one()
-        good = _ancestors(tx, key_no, end.last, below=self._checkpoint_over(end.leaf))
+        good = _ancestors(tx, key_no, end.last)
         query = (
             sa.select(entries.c.leaf, messages.c.id)
             .join(messages, messages.c.arrival == entries.c.arrival)
@@ -145,18 +144,10 @@ class _Book:
         end = self._ends.get(message.key_no)
         if end is None or end.leaf >= message.leaf:
             return None
-        size = self._checkpoint_over(message.leaf)
-        good = self._good.get((message.key_no, size))
+        good = self._good.get(message.key_no)
         if good is None:
-            good = self._good[message.key_no, size] = _ancestors(self._tx, message.key_no, end.last, below=size)
+            good = self._good[message.key_no] = _ancestors(self._tx, message.key_no, end.last)
         return "after_end" if message.seq > end.seq or message.message_id not in good else None
-
-    def _checkpoint_over(self, leaf: int) -> int:
-        # What is logged together is judged together, whenever this follower runs: its effect follows from the log.
-        if not self._size > leaf >= self._from:
-            over = sa.select(sa.func.min(checkpoints.c.size)).where(checkpoints.c.size > leaf)
-            self._from, self._size = leaf, self._tx.execute(over).scalar_one()
-        return self._size
 
     def _suspect(self, leaf: int, message_id: bytes, key_no: int, reason: str) -> None:
         self._suspects.add(message_id)
@@ -197,12 +188,11 @@ def suspects_at(tx: Tx, leaves: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def _ancestors(tx: Tx, key_no: int, last: bytes | None, *, below: int) -> set[bytes]:
-    """``last`` and all messages it reaches by ``prev``, as far as they stand in the log below this size."""
+def _ancestors(tx: Tx, key_no: int, last: bytes | None) -> set[bytes]:
+    """``last`` and all messages it reaches by ``prev``, as far as they are stored."""
     if last is None:
         return set()
-    query = sa.select(messages.c.id, messages.c.prev).join(entries, entries.c.arrival == messages.c.arrival)
-    query = query.where(messages.c.key_no == key_no, entries.c.leaf < below)
+    query = sa.select(messages.c.id, messages.c.prev).where(messages.c.key_no == key_no)
     before = {bytes(message_id): prev for message_id, prev in tx.execute(query)}
     good: set[bytes] = set()
     current: bytes | None = bytes(last)

@@ -41,6 +41,9 @@ def tell(world: World, seed: int) -> None:
             if rng.random() < 0.5:
                 world.chains[name] = after
         if number == 25:
+            # Gaps before the end are filled before it: what an end cuts off is judged by what is stored by then.
+            world.admit(*held)
+            held.clear()
             seq, last = rng.choice(ids["line-1"])
             world.end("line-1", last=b64u(last), seq=seq)
         if rng.random() < 0.3:
@@ -60,13 +63,11 @@ def walk(database: Database) -> tuple[dict[int, str], dict[str, tuple[int, int, 
     """Suspects by leaf, and (highest, distinct, equivocations) by kid, as architecture.md section 2 says them."""
     with database.reading() as tx:
         log = followers.read_log(tx, 0, 10_000)
-        sizes = sorted(tx.execute(sa.select(tables.checkpoints.c.size)).scalars())
     messages = [one for one in log if isinstance(one, followers.LoggedMessage)]
 
-    def ancestors(last: str | None, leaf: int) -> set[bytes]:
-        # By prev through what the log holds at the checkpoint over this leaf.
-        size = next(size for size in sizes if size > leaf)
-        prevs = {one.message_id: one.prev for one in messages if one.leaf < size}
+    prevs = {one.message_id: one.prev for one in messages}
+
+    def ancestors(last: str | None) -> set[bytes]:
         good: set[bytes] = set()
         found = None if last is None else unb64u(last)
         while found is not None:
@@ -81,7 +82,7 @@ def walk(database: Database) -> tuple[dict[int, str], dict[str, tuple[int, int, 
         if isinstance(one, followers.LoggedRecord) and one.record.t == "end":
             payload = one.record.payload
             ends[payload["kid"]] = payload
-            good = ancestors(payload["last"], one.leaf)
+            good = ancestors(payload["last"])
             for old in earlier:
                 if old.signed.kid == payload["kid"] and old.message_id not in good:
                     suspects.setdefault(old.message_id, "after_last")
@@ -92,7 +93,7 @@ def walk(database: Database) -> tuple[dict[int, str], dict[str, tuple[int, int, 
                 suspects[one.message_id] = "equivocation"
             elif one.prev in suspects:
                 suspects[one.message_id] = "descendant"
-            elif end is not None and (one.seq > end["seq"] or one.message_id not in ancestors(end["last"], one.leaf)):
+            elif end is not None and (one.seq > end["seq"] or one.message_id not in ancestors(end["last"])):
                 suspects[one.message_id] = "after_end"
             earlier.append(one)
     counts: dict[str, tuple[int, int, int]] = {}
