@@ -108,13 +108,22 @@ def load_policy(version: str = "v1") -> Policy:
     Raises:
         Rejected: ``unknown_policy``.
     """
+    policy = read_policy(source(version))
+    if policy.version != version:
+        raise Rejected(f"{version}.toml calls itself {policy.version}.", code="bad_policy")
+    return policy
+
+
+def source(version: str) -> bytes:
+    """The bytes of the policy file of a version that ships with the program.
+
+    Raises:
+        Rejected: ``unknown_policy``.
+    """
     path = _FOLDER / f"{version}.toml"
     if not _VERSION.fullmatch(version) or not path.is_file():
         raise Rejected(f"There is no policy {version!r}.", code="unknown_policy", pointer="policy")
-    policy = read_policy(path.read_bytes())
-    if policy.version != version:
-        raise Rejected(f"{path.name} calls itself {policy.version}.", code="bad_policy")
-    return policy
+    return path.read_bytes()
 
 
 def _no_float(text: str) -> Fraction:
