@@ -2,6 +2,7 @@
 
 import json
 import random
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,14 @@ class Attacked:
         self.operator: Operator = case.operator
         self.log = TransparencyLogClient(self.operator.chain, self.operator.deployment.log_contract)
         self.log_id = self.operator.deployment.log_id
+
+    def restarted(self) -> "Attacked":
+        """The scene after the operator's process was started again on its folder."""
+        case, folder = self.case, self.operator.folder
+        case._open.close()
+        case._open, case._url = ExitStack(), ""
+        case.operator = Operator(folder)
+        return Attacked(case)
 
     def audit(self, *, is_full: bool = True) -> list[Finding]:
         head = self.log.log_at(self.log_id)

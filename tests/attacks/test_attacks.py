@@ -74,8 +74,8 @@ def mirror_names(scene: Attacked, attack: str, since: int) -> str:
 def audit_names(scene: Attacked, attack: str, code: str) -> None:
     found = [one for one in scene.audit() if one.code == code]
     assert found, f"the audit does not say {code}"
-    where = "the size" if found[0].leaf is None else f"leaf {found[0].leaf}"
-    TABLE.note(attack, f"audit: {code}", f"the next run; names {where}")
+    where = found[0].message if found[0].leaf is None else f"names leaf {found[0].leaf}"
+    TABLE.note(attack, f"audit: {code}", f"the next run; {where}")
 
 
 def refused(scene: Attacked, attack: str, bundle: dict[str, object]) -> None:
@@ -349,8 +349,7 @@ def test_a_restored_old_backup(scene: Attacked) -> None:
         (folder / name).unlink(missing_ok=True)
     shutil.copy(folder / "backup.db", folder / "operator.db")
 
-    scene.case.operator = Operator(folder)
-    restored = Attacked(scene.case)
+    restored = scene.restarted()
 
     with pytest.raises(Broken, match="database_behind_chain"):
         restored.operator.anchorer.check_start(now_ms=1)
