@@ -56,7 +56,7 @@ def create_app(services: Services) -> FastAPI:
 
 def install_consoles(routes: Routes) -> None:
     """Add the consoles of bank, goods side, regulator and operator."""
-    from api.consoles import bank, credit, factory, operator, regulator
+    from api.consoles import bank, cases, credit, factory, operator, regulator
 
-    for part in (bank, credit, factory, operator, regulator):
+    for part in (bank, cases, credit, factory, operator, regulator):
         part.install(routes)

@@ -1,53 +1,69 @@
 """Applications: decided on evidence, approved by two persons over what they saw, accepted by the borrower."""
 
 import json
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from fractions import Fraction
 from typing import Any, get_args
 
 import sqlalchemy as sa
 
 from core.canonical import b64u, canonical_bytes, dump_json, sha256, unb64u
 from core.errors import Conflict, Rejected, Unavailable
-from core.identifiers import canonical, class_of
+from core.identifiers import canonical
 from core.money import Money, parse_decimal, parse_money
 from finance.commandlog import command, insert_ignore
+from finance.consents import CREDIT, need_consent
 from finance.decision import decide, replay
+from finance.inputs import borrower_file, gather
 from finance.model import BANK, Actor, AlreadyPledged, Call, Context
 from finance.policy import load_policy
-from finance.provenance import grounds
 from finance.rating import check_features
 from finance.receipts import receipt_row, receipts_over, refuse_pledged
 from finance.schedule import Kind
-from finance.states import OPEN_LOANS, step
-from finance.tables import applications, approvals, borrowers, claims, facilities, goods, loans, pledges, quotes
+from finance.screening import keep_hits, names_of, screen
+from finance.states import step
+from finance.tables import applications, approvals, borrowers, facilities, pledges, quotes
 from ledger.chain_alarms import is_credit_stopped
 from ledger.database import Tx
 
 
 def record_borrower(
     tx: Tx, ctx: Context, actor: Actor, *, borrower: str, controller: str, has_account: bool,
-    features: Mapping[str, Any], key: str, reason: str, now: int,
+    features: Mapping[str, Any], legal_name: str = "", controller_features: Mapping[str, Any] | None = None, key: str,
+    reason: str, now: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The bank keeps what it knows of a borrower: actual controller, account, rated features with source and date.
 
+    Args:
+        features: of the firm; each source needs the borrower's live consent to its use for credit.
+        controller_features: of the actual controller, in the same form.
+
     Raises:
-        Rejected: ``not_allowed``, or as ``check_features``.
+        Rejected: ``not_allowed``, ``consent_needed``, or as ``check_features``.
     """
     actor.need(*BANK)
+    person = dict(controller_features or {})
     check_features(features)
+    check_features(person)
 
     def act(call: Call) -> dict[str, Any]:
         org = canonical(borrower)
+        given = need_consent(tx, lender=actor.org, borrower=org, purpose=CREDIT, features=[*features, *person], now=now)
         own = (borrowers.c.lender == actor.org) & (borrowers.c.org == org)
         tx.execute(borrowers.delete().where(own))
-        row = {"lender": actor.org, "org": org, "controller": controller, "has_account": bool(has_account)}
-        tx.execute(borrowers.insert().values(row | {"features": dump_json(dict(features)).decode()}))
-        return {"borrower": org}
+        row = {
+            "lender": actor.org, "org": org, "controller": controller, "has_account": bool(has_account),
+            "legal_name": legal_name, "features": dump_json(dict(features)).decode(),
+            "controller_features": dump_json(person).decode(),
+        }  # fmt: skip
+        tx.execute(borrowers.insert().values(row))
+        return {"borrower": org, "consents": given}
 
-    body = {"borrower": borrower, "controller": controller, "has_account": has_account, "features": dict(features)}
+    body = {
+        "borrower": borrower, "controller": controller, "has_account": has_account, "features": dict(features),
+        "legal_name": legal_name, "controller_features": person,
+    }  # fmt: skip
     return command(tx, ctx, name="record_borrower", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
 
 
@@ -105,47 +121,104 @@ def submit_application(
         Conflict: ``receipt_not_sealed``, ``receipt_expired``.
     """
     actor.need("borrower")
-    money = parse_money(amount, pointer="amount")
-    if type(tenor_days) is not int or not 1 <= tenor_days <= 360:
-        raise Rejected("A tenor is 1 to 360 days.", code="bad_period", pointer="tenor_days")
-    if repayment not in get_args(Kind):
-        kinds = ", ".join(get_args(Kind))
-        raise Rejected(f"A loan is repaid by {kinds}.", code="unknown_kind", pointer="repayment")
+    wanted = wanted_from(amount, tenor_days, repayment)
 
     def act(call: Call) -> dict[str, Any]:
-        receipt = _receipt_for(tx, ctx, actor.org, goods_item, now)
+        receipt = receipt_for(tx, ctx, actor.org, goods_item, now)
         bank = canonical(lender)
-        inputs = gather(
-            tx, ctx, lender=bank, borrower=actor.org, receipt=receipt, amount=money, tenor_days=tenor_days, call=call
-        )
-        decision = decide(inputs, ctx.policy)
-        state = "DRAFT"
-        for event in ("submit", "screen_ok", "rate", decision["outcome"]):
-            state = step("application", state, event)
-        terms = {
-            "lender": bank, "borrower": actor.org, "receipt": b64u(receipt), "amount": money.text(),
-            "tenor_days": tenor_days, "repayment": repayment, "rate": str(ctx.policy.text("loan", "rate")),
-            "day_count": ctx.policy.text("loan", "day_count"), "policy": ctx.policy.version,
-            "policy_hash": b64u(ctx.policy.digest), "decision": b64u(sha256(canonical_bytes(decision))), "key": key,
-        }  # fmt: skip
-        terms_hash = sha256(canonical_bytes(terms))
-        ident = b64u(terms_hash)[:16]
+        made = rated(tx, ctx, lender=bank, borrower=actor.org, receipt=receipt, wanted=wanted, call=call)
+        ident = b64u(made["terms_hash"])[:16]
+        state, hits = screened(tx, ctx, bank, actor.org, ident, step("application", "DRAFT", "submit"))
+        state = after_screening(state, made)
         tx.execute(
             applications.insert().values(
-                id=ident, lender=bank, borrower=actor.org, receipt=receipt, amount=money.minor, tenor_days=tenor_days,
-                purpose=purpose, maker=actor.person, state=state,
-                decision=canonical_bytes({"inputs": inputs, "decision": decision}).decode(),
-                terms=canonical_bytes(terms).decode(), terms_hash=terms_hash, created_s=now,
-                expires_s=now + ctx.policy.integer("loan", "offer_life_s"),
+                id=ident, lender=bank, borrower=actor.org, receipt=receipt, purpose=purpose, maker=actor.person,
+                state=state, created_s=now, **stored_values(made),
             )
         )  # fmt: skip
-        return {"application": ident, "state": state, "terms_hash": b64u(terms_hash), "reasons": decision["reasons"]}
+        return answer(ident, state, made, hits)
 
     body = {
         "lender": lender, "goods_item": goods_item, "amount": amount, "tenor_days": tenor_days, "purpose": purpose,
         "repayment": repayment,
     }  # fmt: skip
     return command(tx, ctx, name="submit_application", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a borrower asks for."""
+
+    amount: Money
+    tenor_days: int
+    repayment: str
+
+
+def wanted_of(row: Any) -> Wanted:
+    """What a stored application asks for."""
+    return Wanted(Money(row.amount), row.tenor_days, json.loads(row.terms)["repayment"])
+
+
+def rated(
+    tx: Tx, ctx: Context, *, lender: str, borrower: str, receipt: bytes, wanted: Wanted, call: Call,
+    application: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Decide on what is wanted: inputs, decision, terms and their hash; the terms bind decision, policy and key.
+
+    Args:
+        application: whose mortgages count, once there is one.
+
+    Raises:
+        Rejected: ``unknown_borrower``, ``consent_needed``.
+    """
+    inputs = gather(
+        tx, ctx, lender=lender, borrower=borrower, receipts=[receipt], amount=wanted.amount,
+        tenor_days=wanted.tenor_days, call=call, purpose=CREDIT, application=application,
+    )  # fmt: skip
+    decision = decide(inputs, ctx.policy)
+    terms = {
+        "lender": lender, "borrower": borrower, "receipt": b64u(receipt), "amount": wanted.amount.text(),
+        "tenor_days": wanted.tenor_days, "repayment": wanted.repayment, "rate": str(ctx.policy.text("loan", "rate")),
+        "day_count": ctx.policy.text("loan", "day_count"), "policy": ctx.policy.version,
+        "policy_hash": b64u(ctx.policy.digest), "decision": b64u(sha256(canonical_bytes(decision))), "key": call.key,
+    }  # fmt: skip
+    return {
+        "inputs": inputs, "decision": decision, "terms": terms, "terms_hash": sha256(canonical_bytes(terms)),
+        "wanted": wanted, "expires_s": call.now_s + ctx.policy.integer("loan", "offer_life_s"),
+    }  # fmt: skip
+
+
+def stored_values(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of an application that a decision fills."""
+    stored = {"inputs": made["inputs"], "decision": made["decision"]}
+    return {
+        "amount": made["wanted"].amount.minor, "tenor_days": made["wanted"].tenor_days,
+        "decision": canonical_bytes(stored).decode(), "terms": canonical_bytes(made["terms"]).decode(),
+        "terms_hash": made["terms_hash"], "expires_s": made["expires_s"],
+    }  # fmt: skip
+
+
+def screened(
+    tx: Tx, ctx: Context, lender: str, borrower: str, application: str, state: str
+) -> tuple[str, list[dict[str, Any]]]:
+    """A submitted application after name screening: held by any hit, which is kept."""
+    found = screen(tx, lender, names_of(tx, borrower_file(tx, lender, borrower)), ctx.policy)
+    return step("application", state, "hit" if found else "screen_ok"), keep_hits(tx, application, found)
+
+
+def after_screening(state: str, made: Mapping[str, Any]) -> str:
+    """The state of an application that screening let pass, after its decision; a held one stays held."""
+    if state == "HELD":
+        return state
+    return step("application", step("application", state, "rate"), made["decision"]["outcome"])
+
+
+def answer(ident: str, state: str, made: Mapping[str, Any], hits: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """What a command says of an application. A borrower is not told whom its names are like."""
+    return {
+        "application": ident, "state": state, "terms_hash": b64u(made["terms_hash"]), "hits": len(hits),
+        "reasons": made["decision"]["reasons"],
+    }  # fmt: skip
 
 
 def approve_application(
@@ -258,50 +331,6 @@ def _chain_time(ctx: Context) -> int:
     return head.time_s
 
 
-def gather(
-    tx: Tx, ctx: Context, *, lender: str, borrower: str, receipt: bytes, amount: Money, tenor_days: int, call: Call
-) -> dict[str, Any]:
-    """Everything that a decision is made of, as JSON, from goods history, prices and the borrower's file.
-
-    Raises:
-        Rejected: ``unknown_borrower``.
-    """
-    own = (borrowers.c.lender == lender) & (borrowers.c.org == borrower)
-    file = tx.execute(sa.select(borrowers).where(own)).one_or_none()
-    if file is None:
-        raise Rejected("The bank does not know this borrower yet.", code="unknown_borrower", pointer="borrower")
-    row = receipt_row(tx, receipt)
-    evidence = ctx.assess(tx, row.item, call.now_s)
-    query = (
-        sa.select(goods.c.item)
-        .select_from(claims.join(goods, goods.c.goods_key == claims.c.goods_key))
-        .where(claims.c.receipt == receipt, goods.c.kind == "SERIAL")
-    )
-    units = sorted(tx.execute(query).scalars())
-    lots = ctx.lots(tx, units)
-    counts = Counter((class_of(unit) or unit, lots.get(unit)) for unit in units)
-    lines = []
-    for (product, lot), count in sorted(counts.items(), key=str):
-        newest = sa.select(quotes).where(quotes.c.lender == lender, quotes.c.product == product)
-        quote = tx.execute(newest.order_by(quotes.c.as_of.desc(), quotes.c.number.desc()).limit(1)).one_or_none()
-        lines.append(_line(product, lot, count, row.place, evidence, quote))
-    return {
-        "amount": amount.text(), "tenor_days": tenor_days, "today": call.business_date.isoformat(),
-        "has_account": bool(file.has_account), "features": json.loads(file.features), "lines": lines,
-        "grounds": grounds(evidence, ctx.policy).stored(), "exposure": exposure(tx, lender, borrower).text(),
-    }  # fmt: skip
-
-
-def exposure(tx: Tx, lender: str, borrower: str) -> Money:
-    """Principal, interest and charges of a borrower's open loans at one bank, those too that are no income now."""
-    query = (
-        sa.select(sa.func.coalesce(sa.func.sum(loans.c.balance + loans.c.interest_due + loans.c.suspended), 0))
-        .select_from(loans.join(facilities, facilities.c.id == loans.c.facility))
-        .where(facilities.c.lender == lender, facilities.c.borrower == borrower, loans.c.state.in_(OPEN_LOANS))
-    )
-    return Money(int(tx.execute(query).scalar_one()))
-
-
 def replay_decision(tx: Tx, application: str) -> dict[str, Any]:
     """The stored decision, after computing it again from its stored inputs and policy version (V16).
 
@@ -328,26 +357,28 @@ def application_row(tx: Tx, application: str, *, for_update: bool = False) -> An
     return row
 
 
-def _line(product: str, lot: str | None, count: int, place: str, evidence: Any, quote: Any) -> dict[str, Any]:
-    line = {
-        "id": f"{product}|{lot or ''}", "product": product, "lot": lot, "warehouse": place, "quantity": str(count),
-        "sensor_quantity": None if evidence.sensor_quantity is None else str(evidence.sensor_quantity),
-        "quality": evidence.quality, "life": None if evidence.life is None else str(evidence.life),
-        "revaluation_days": 1, "category": "general", "unit": "EA", "cost": "1", "quote": None,
-    }  # fmt: skip
-    if quote is None:
-        return line
-    return line | {
-        "category": quote.category, "unit": quote.unit, "cost": str(Fraction(quote.cost_e6, 10**6)),
-        "quote": {
-            "source": quote.source, "as_of": quote.as_of.isoformat(), "unit": quote.unit,
-            "price": str(Fraction(quote.price_e6, 10**6)),
-            "median": None if quote.median_e6 is None else str(Fraction(quote.median_e6, 10**6)),
-        },
-    }  # fmt: skip
+def wanted_from(amount: str, tenor_days: int, repayment: str) -> Wanted:
+    """What a borrower asks for, checked.
+
+    Raises:
+        Rejected: ``bad_amount``, ``bad_period``, ``unknown_kind``.
+    """
+    money = parse_money(amount, pointer="amount")
+    if type(tenor_days) is not int or not 1 <= tenor_days <= 360:
+        raise Rejected("A tenor is 1 to 360 days.", code="bad_period", pointer="tenor_days")
+    if repayment not in get_args(Kind):
+        kinds = ", ".join(get_args(Kind))
+        raise Rejected(f"A loan is repaid by {kinds}.", code="unknown_kind", pointer="repayment")
+    return Wanted(money, tenor_days, repayment)
 
 
-def _receipt_for(tx: Tx, ctx: Context, owner: str, item: str, now: int) -> bytes:
+def receipt_for(tx: Tx, ctx: Context, owner: str, item: str, now: int) -> bytes:
+    """The sealed receipt over an owner's free goods.
+
+    Raises:
+        Rejected: ``no_receipt``, ``not_allowed``. AlreadyPledged: they secure a loan.
+        Conflict: ``receipt_not_sealed``, ``receipt_expired``.
+    """
     refuse_pledged(tx, ctx, item)
     found = receipts_over(tx, ctx, item)
     if len(found) != 1:

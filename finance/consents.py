@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from core.canonical import b64u, canonical_bytes, sha256
 from core.errors import Rejected
 from core.identifiers import canonical
 from finance.commandlog import by_itself, command
@@ -44,7 +45,7 @@ def grant_consent(
     def act(call: Call) -> dict[str, Any]:
         bank, wanted = canonical(lender), sorted(set(sources))
         rows = [
-            {"id": f"{actor.org}/{key}/{source}", "borrower": actor.org, "lender": bank, "purpose": purpose,
+            {"id": _ident(actor.org, key, source), "borrower": actor.org, "lender": bank, "purpose": purpose,
              "source": source, "given_s": now, "until_s": now + days * 86_400}
             for source in wanted
         ]  # fmt: skip
@@ -109,6 +110,10 @@ def log_reading(
 
     by_itself(tx, ctx, name="read_borrower_data", org=lender, subject=f"{purpose} of {borrower}", now=call.now_s,
               body=body, act=act)  # fmt: skip
+
+
+def _ident(org: str, key: str, source: str) -> str:
+    return b64u(sha256(canonical_bytes([org, key, source])))[:16]
 
 
 def consents_of(tx: Tx, borrower: str) -> list[Any]:

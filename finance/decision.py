@@ -30,22 +30,27 @@ def decide(inputs: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
 
     Args:
         inputs: JSON: ``amount``, ``tenor_days``, ``today``, ``grounds`` (of ``Grounds.stored``), ``lines``,
-            ``features``, ``has_account``, ``exposure``.
+            ``features``, ``has_account``, ``exposure``; where there is more cover, ``further`` (grounds and lines of
+            each further receipt) and ``mortgages`` (lines).
 
     Raises:
         Rejected: an input is malformed.
     """
     amount = parse_money(inputs["amount"], pointer="amount", is_zero_allowed=True)
     exposure = parse_money(inputs["exposure"], is_zero_allowed=True) + amount
-    grounds = Grounds.load(inputs["grounds"])
-    trust = grounds.confidence(policy)
+    today = date.fromisoformat(inputs["today"])
+    trusts = [Grounds.load(group["grounds"]).confidence(policy) for group in _groups(inputs)]
+    # The goods that are trusted least speak for the borrower; each receipt is valued by its own history.
+    trust = min(trusts, key=lambda one: (one.is_eligible, one.score))
     # Advance rates depend on the grade, the grade on goods and borrower alone: no circle.
-    rating = rate(inputs["features"], Fraction(trust.score) / 100, policy)
-    lines, shown = [], []
-    for row in inputs["lines"]:
-        line, text = _line(row, trust, rating.grade, date.fromisoformat(inputs["today"]), policy)
-        lines.append(line)
-        shown.append(text)
+    rating = rate(inputs["features"], Fraction(trust.score) / 100, policy, today=today)
+    valued = [
+        _line(row, provenance_haircut(one, policy), rating.grade, today, policy)
+        for group, one in zip(_groups(inputs), trusts, strict=True)
+        for row in group["lines"]
+    ]
+    valued += [_line(row, Fraction(0), rating.grade, today, policy) for row in inputs.get("mortgages", ())]
+    lines, shown = [line for line, _ in valued], [text for _, text in valued]
     base = borrowing_base(lines, caps=policy.numbers("caps"))
     granted, caps = limit(rating.grade, inputs["features"], base.base, policy)
     knocked = _knock_outs(inputs, amount, granted, trust, shown, policy)
@@ -86,8 +91,12 @@ def replay(inputs: Mapping[str, Any], decision: Mapping[str, Any], policy: Polic
         raise Conflict("The decision cannot be reproduced from its inputs.", code="not_reproducible")
 
 
+def _groups(inputs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [inputs, *inputs.get("further", ())]
+
+
 def _line(
-    row: Mapping[str, Any], trust: Confidence, grade: str, today: date, policy: Policy
+    row: Mapping[str, Any], provenance: Fraction | None, grade: str, today: date, policy: Policy
 ) -> tuple[Line, dict[str, Any]]:
     quote = None
     if row["quote"] is not None:
@@ -107,7 +116,7 @@ def _line(
             life=life_factor(Fraction(row["life"]) if row["life"] is not None else None, policy),
             haircut_base=Fraction(policy.category(row["category"])["haircut"]),
             revaluation_days=row["revaluation_days"],
-            provenance=provenance_haircut(trust, policy),
+            provenance=provenance,
             policy=policy,
         )
         net, reason, haircut, quantity = value.ncv, value.reason, value.haircut_text, value.quantity

@@ -13,18 +13,19 @@ from core.canonical import canonical_bytes
 from core.errors import Conflict, Rejected
 from core.money import Money, parse_money
 from finance.allocation import NON_PERFORMING, PERFORMING, Due, Spread, spread
-from finance.applications import application_row, exposure, gather
 from finance.calendar import rolled
 from finance.commandlog import command
-from finance.decision import decide
+from finance.consents import CREDIT
+from finance.cover import active_pledges, cover_of, ltv_holds
+from finance.inputs import exposure
 from finance.journal import DEPOSITS, INCOME, LOANS, PAYABLE, RECEIVABLE, Entry, post
 from finance.loanbook import GROWING, Loan, carried, growth_entry, read_loans, write_growth, write_loans
 from finance.model import Actor, Call, Context
-from finance.ratios import availability, ltv_passes
+from finance.ratios import availability
 from finance.schedule import Every, schedule
 from finance.servicing import advance, overdue_days
 from finance.states import step
-from finance.tables import facilities, loans, payments, pledges, schedule_lines
+from finance.tables import facilities, loans, payments, schedule_lines
 from ledger.chain_alarms import is_credit_stopped
 from ledger.database import Tx
 
@@ -37,7 +38,7 @@ def draw(
     """Draw money: only on an active pledge that the chain still shows, a base computed now, and within the limit.
 
     Raises:
-        Rejected: ``not_allowed``, ``no_such_facility``, ``bad_amount``.
+        Rejected: ``not_allowed``, ``no_such_facility``, ``bad_amount``, ``consent_needed``.
         Conflict: ``facility_not_active``, ``pledge_not_active``, ``pledge_mismatch``, ``credit_stopped``,
             ``above_availability``, ``guarantee_needed``, ``goods_ineligible``, ``availability_ended``.
     """
@@ -49,21 +50,16 @@ def draw(
         if row.borrower != actor.org:
             raise Rejected("There is no such facility.", code="no_such_facility")
         _may_draw(tx, ctx, row, call)
-        application = application_row(tx, row.application)
-        inputs = gather(
-            tx, ctx, lender=row.lender, borrower=row.borrower, receipt=bytes(application.receipt), amount=money,
-            tenor_days=row.tenor_days, call=call,
-        )  # fmt: skip
-        decision = decide(inputs, ctx.policy)
-        if not decision["eligible"]:
-            codes = ", ".join(reason["code"] for reason in decision["reasons"])
+        cover = cover_of(tx, ctx, row, call=call, purpose=CREDIT, amount=money)
+        if not cover.is_eligible:
+            codes = ", ".join(reason["code"] for reason in cover.reasons)
             raise Conflict(f"The goods are not eligible now: {codes}.", code="goods_ineligible")
-        base, owed = _read(decision["borrowing_base"]), exposure(tx, row.lender, row.borrower)
-        if money > availability(limit=Money(row.limit_minor), base=base, exposure=owed):
+        owed = exposure(tx, row.lender, row.borrower)
+        if money > availability(limit=Money(row.limit_minor), base=cover.base, exposure=owed):
             raise Conflict("This is more than is available.", code="above_availability", pointer="amount")
-        if not ltv_passes(owed + money, _read(decision["gross"]), ctx.policy.number("monitoring", "ltv_gate")):
+        if not ltv_holds(tx, ctx, facility, owed + money, cover.gross):
             raise Conflict("Above 75 % the controller's guarantee is needed.", code="guarantee_needed")
-        return _pay_out(tx, row, money, {"inputs": inputs, "decision": decision}, call)
+        return _pay_out(tx, row, money, cover.stored, call)
 
     body = {"facility": facility, "amount": amount}
     return command(tx, ctx, name="draw", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
@@ -155,15 +151,15 @@ def _may_draw(tx: Tx, ctx: Context, facility: Any, call: Call) -> None:
         raise Conflict("The availability period has ended.", code="availability_ended")
     if is_credit_stopped(tx):
         raise Conflict("No new credit while the chain is in doubt.", code="credit_stopped")
-    live = sa.select(pledges).where(pledges.c.facility == facility.id, pledges.c.state == "ACTIVE")
-    pledge = tx.execute(live).one_or_none()
-    if pledge is None or pledge.final_block is None:
+    held = active_pledges(tx, facility.id)
+    if not held or any(pledge.final_block is None for pledge in held):
         raise Conflict("No pledge is active.", code="pledge_not_active")
-    # The chain decides pledges: read it again, whatever the database believes.
-    shown = ctx.registry.pledge_of(bytes(pledge.receipt))
-    account = ctx.signer.address(ctx.account(facility.lender))
-    if shown.state != "active" or shown.pledgee.lower() != account.lower() or shown.terms_hash != pledge.terms_hash:
-        raise Conflict("The chain does not show this pledge.", code="pledge_mismatch")
+    account = ctx.signer.address(ctx.account(facility.lender)).lower()
+    for pledge in held:
+        # The chain decides pledges: read it again, whatever the database believes.
+        shown = ctx.registry.pledge_of(bytes(pledge.receipt))
+        if shown.state != "active" or shown.pledgee.lower() != account or shown.terms_hash != bytes(pledge.terms_hash):
+            raise Conflict("The chain does not show this pledge.", code="pledge_mismatch")
 
 
 def _pay_out(tx: Tx, facility: Any, money: Money, base: Mapping[str, Any], call: Call) -> dict[str, Any]:
@@ -267,7 +263,3 @@ def _paid(loan: Loan, got: Spread, today: date) -> Loan:
         after, receivable=0 if is_off else standing.charges, suspended=standing.charges if is_off else 0,
         overdue_days=overdue_days(standing.lines, today),
     )  # fmt: skip
-
-
-def _read(text: str) -> Money:
-    return parse_money(text, is_zero_allowed=True)

@@ -15,21 +15,20 @@ import sqlalchemy as sa
 from core.canonical import canonical_bytes
 from core.errors import Unavailable
 from core.money import Money, parse_money
-from finance.applications import gather
 from finance.calendar import after_business_days
 from finance.commandlog import business_date, by_itself
-from finance.decision import decide
+from finance.cover import cover_of, ltv_holds
 from finance.journal import INCOME, RECEIVABLE, Entry, post
 from finance.loanbook import read_loans, write_loans
 from finance.model import Actor, Call, Context
 from finance.policy import Policy
 from finance.reconcile import freeze_mismatches
 from finance.states import OPEN_LOANS, step
-from finance.tables import applications, facilities, loans, margin_calls, payments, quotes
+from finance.tables import facilities, loans, margin_calls, payments, quotes
 from ledger.database import Database, Tx
 from ledger.itemmap import proof_size
 
-WATCHED: Final = ("ACTIVE", "WATCH", "FROZEN")
+WATCHED: Final = ("ACTIVE", "WATCH", "FROZEN", "EXPIRED", "TERMINATED")
 HOUR_S: Final = 3_600
 OPEN_CALLS: Final = ("OPEN", "NOTIFIED", "PARTIALLY_CURED")
 
@@ -41,6 +40,7 @@ class Health:
     Attributes:
         base: the borrowing base, margin cash included; ``net`` the goods' whole net value.
         knock_outs: codes of what takes the goods' value away at once: recall, failed proof, unauthorised movement ...
+        is_ltv_kept: at most 75 % of the gross value is lent, or the controller's guarantee of it is active.
     """
 
     base: Money
@@ -49,12 +49,14 @@ class Health:
     is_eligible: bool
     knock_outs: tuple[str, ...]
     overdue_days: int
+    is_ltv_kept: bool = True
 
     def stored(self) -> dict[str, Any]:
         """As JSON, for command log and margin call."""
         return {
             "base": self.base.text(), "net": self.net.text(), "exposure": self.exposure.text(),
             "is_eligible": self.is_eligible, "knock_outs": list(self.knock_outs), "overdue_days": self.overdue_days,
+            "is_ltv_kept": self.is_ltv_kept,
         }  # fmt: skip
 
 
@@ -90,7 +92,7 @@ def verdict(health: Health, call: CallStanding | None, policy: Policy, today: da
         found.append("default")
     is_close = owes > policy.number("monitoring", "watch") * health.base.minor
     ends = call is None or bool({"cured", "recovered"} & set(found))
-    if is_close or is_short:
+    if is_close or is_short or not health.is_ltv_kept:
         found.append("watch")
     elif ends and health.is_eligible:
         found.append("clear")
@@ -112,25 +114,20 @@ def health_of(tx: Tx, ctx: Context, facility: Any, *, now: int) -> Health:
     Raises:
         Unavailable: the log or the chain cannot be read.
     """
-    receipt = tx.execute(sa.select(applications.c.receipt).where(applications.c.id == facility.application))
     call = Call(
         Actor("tracebond", "tracebond", facility.lender), "monitoring", "monitoring", now, business_date(tx, now)
     )
-    inputs = gather(
-        tx, ctx, lender=facility.lender, borrower=facility.borrower, receipt=bytes(receipt.scalar_one()),
-        amount=Money(0), tenor_days=facility.tenor_days, call=call,
-    )  # fmt: skip
-    decision = decide(inputs, ctx.policy)
+    cover = cover_of(tx, ctx, facility, call=call, purpose=None)
     own = sa.select(
         sa.func.coalesce(sa.func.sum(loans.c.balance + loans.c.interest_due + loans.c.suspended), 0),
         sa.func.coalesce(sa.func.max(loans.c.overdue_days), 0),
     ).where(loans.c.facility == facility.id, loans.c.state.in_(OPEN_LOANS))
     owes, late = tx.execute(own).one()
-    is_eligible = bool(decision["eligible"])
-    base = _read(decision["borrowing_base"]) if is_eligible else Money(0)
-    net = _read(decision["net"]) if is_eligible else Money(0)
-    knock_outs = tuple(sorted({reason["code"] for reason in inputs["grounds"]["knock_outs"]}))
-    return Health(base + Money(facility.margin_cash), net, Money(int(owes)), is_eligible, knock_outs, int(late))
+    exposure = Money(int(owes))
+    return Health(
+        cover.base + Money(facility.margin_cash), cover.net, exposure, cover.is_eligible, cover.knock_outs, int(late),
+        is_ltv_kept=ltv_holds(tx, ctx, facility.id, exposure, cover.gross),
+    )  # fmt: skip
 
 
 def monitor(db: Database, ctx: Context, *, now: int) -> list[tuple[str, tuple[str, ...]]]:

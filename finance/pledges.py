@@ -6,8 +6,8 @@ import sqlalchemy as sa
 
 from core.canonical import b64u, canonical_bytes, sha256
 from core.errors import Conflict, Rejected
-from finance.applications import exposure
 from finance.commandlog import command
+from finance.inputs import exposure
 from finance.model import BANK, Actor, Call, Context
 from finance.receipts import receipt_row
 from finance.states import step

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from fractions import Fraction
 from typing import Any, Final
 
@@ -12,6 +13,14 @@ from finance.daycount import parse_date
 from finance.policy import Policy
 
 GROUPS: Final = ("account", "tax", "secured", "sales", "provenance")
+
+
+_WHY: Final = {"stale": "is out of date", "missing": "is not known", "rating": "is weak"}
+_REMEDY: Final = {
+    "stale": "Bring a new record of {name}: up to {lost} points.",
+    "missing": "Bring a record of {name}: up to {lost} points.",
+    "rating": "A better record of {name} gives up to {lost} points.",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ def check_features(features: Mapping[str, Any]) -> None:
             parse_date(value["as_of"], pointer=f"features/{name}/as_of")
 
 
-def rate(features: Mapping[str, Any], provenance: Fraction, policy: Policy) -> Rating:
+def rate(features: Mapping[str, Any], provenance: Fraction, policy: Policy, *, today: date | None = None) -> Rating:
     """The rating of a borrower.
 
     A missing group gives no points and says so: it is never treated as no risk (A-8).
@@ -50,9 +59,13 @@ def rate(features: Mapping[str, Any], provenance: Fraction, policy: Policy) -> R
     Args:
         features: as ``check_features`` takes them.
         provenance: confidence of the goods, 0 to 1, in place of a feature of that name.
+        today: features older than the policy allows on this date count as unknown; None takes all as fresh.
     """
     most = policy.numbers("rating", "points")
-    values = {name: Fraction(features[name]["value"]) if name in features else None for name in GROUPS}
+    stale = frozenset() if today is None else stale_features(features, policy, today)
+    values = {
+        name: Fraction(features[name]["value"]) if name in features and name not in stale else None for name in GROUPS
+    }
     values["provenance"] = provenance
     by_group = {name: rounded(most[name] * (value or 0), DOWN) for name, value in values.items()}
     points = sum(by_group.values())
@@ -61,9 +74,19 @@ def rate(features: Mapping[str, Any], provenance: Fraction, policy: Policy) -> R
     for name in sorted(GROUPS, key=lambda group: (by_group[group] - most[group], GROUPS.index(group))):
         lost = int(most[name]) - by_group[name]
         if lost:
-            code, text = (f"missing_{name}", "is not known") if values[name] is None else (f"rating_{name}", "is weak")
-            reasons.append(Reason(code, f"{name.capitalize()} {text}: {lost} points lost.", str(lost)))
+            kind = "stale" if name in stale else "missing" if values[name] is None else "rating"
+            text = f"{name.capitalize()} {_WHY[kind]}: {lost} points lost."
+            reasons.append(Reason(f"{kind}_{name}", text, str(lost), (), _REMEDY[kind].format(name=name, lost=lost)))
     return Rating(points, grade, by_group, tuple(reasons[: policy.integer("confidence", "reasons_max")]))
+
+
+def stale_features(features: Mapping[str, Any], policy: Policy, today: date) -> frozenset[str]:
+    """The groups whose feature is older than the policy takes."""
+    return frozenset(
+        name
+        for name, days in policy.numbers("rating", "max_age_days").items()
+        if name in features and (today - parse_date(features[name]["as_of"])).days > days
+    )
 
 
 def limit(grade: str, features: Mapping[str, Any], base: Money, policy: Policy) -> tuple[Money, dict[str, str]]:

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,12 +14,13 @@ from core.errors import Conflict, Unavailable
 
 WAIT_S = 90.0
 _POLL_S = 0.3
+_LATELY = (datetime.now(UTC) - timedelta(days=20)).date().isoformat()
 # A modest borrower: enough points for grade C, so that two persons decide instead of the machine.
 FEATURES = {
-    "account": {"value": "0.6", "source": "core banking", "as_of": "2026-11-01"},
-    "tax": {"value": "0.6", "source": "tax office", "as_of": "2026-10-31"},
-    "secured": {"value": "0.5", "source": "credit bureau", "as_of": "2026-10-31"},
-    "sales": {"value": "0.55", "source": "point of sale", "as_of": "2026-11-20"},
+    "account": {"value": "0.6", "source": "core banking", "as_of": _LATELY},
+    "tax": {"value": "0.6", "source": "tax office", "as_of": _LATELY},
+    "secured": {"value": "0.5", "source": "credit bureau", "as_of": _LATELY},
+    "sales": {"value": "0.55", "source": "point of sale", "as_of": _LATELY},
     "monthly_sales": "500000.00",
     "annual_turnover": "6000000.00",
 }
@@ -111,7 +113,11 @@ class BankDay:
         self.story = LoanStory()
 
     def prepare(self, goods: Goods) -> None:
-        """The bank's file on the borrower, and a price."""
+        """The borrower's consent, the bank's file on it, and a price."""
+        self._staff.owner.do(
+            "/factory/consents", "application for credit", lender=self._bank, purpose="credit", days=180,
+            sources=["account", "tax", "credit_bureau", "sales"],
+        )  # fmt: skip
         self._staff.maker.do(
             "/bank/borrowers", "opening the file", borrower=goods.owner, controller="controller-1", has_account=True,
             features=FEATURES,

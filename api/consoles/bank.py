@@ -42,6 +42,8 @@ class BorrowerIn(Command):
     controller: str
     has_account: Flag
     features: dict[str, Any]
+    legal_name: str = ""
+    controller_features: dict[str, Any] | None = None
 
 
 class QuoteIn(Command):

@@ -57,6 +57,10 @@ class Desk:
         self.post(self.keeper, "/factory/receipts", item=PALLET, owner=OWNER, place=PLACE)
         self.world.settle()
         self.post(
+            self.owner, "/factory/consents", lender=BANK, purpose="credit", days=300,
+            sources=["account", "tax", "credit_bureau", "sales"],
+        )  # fmt: skip
+        self.post(
             self.officer, "/bank/borrowers", borrower=OWNER, controller="p-9", has_account=True, features=FEATURES
         )
         self.post(

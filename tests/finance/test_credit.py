@@ -8,7 +8,7 @@ from contracts.chain import Reverted
 from core.canonical import b64u
 from core.errors import Conflict, Rejected, TracebondError
 from core.money import parse_money
-from finance import applications, lending, pledges, receipts
+from finance import applications, consents, lending, pledges, receipts
 from finance.journal import control_differences, trial_balance
 from finance.reconcile import compare, freeze_mismatches
 from finance.states import LIVE_PLEDGES
@@ -37,7 +37,14 @@ from tests.finance.world import (
 AMOUNT = "30000.00"
 
 
+def consent(world: FinanceWorld, lender: str = BANK, purpose: str = "credit", days: int = 300) -> Any:
+    return world.do(
+        consents.grant_consent, BORROWER, lender=lender, purpose=purpose, sources=list(consents.SOURCES), days=days
+    )
+
+
 def prepare(world: FinanceWorld, who: Any = MAKER_OF_BANK) -> None:
+    consent(world, who.org)
     world.do(
         applications.record_borrower, who, borrower=OWNER, controller="controller", has_account=True, features=FEATURES
     )

@@ -98,10 +98,10 @@ def test_nothing_is_booked_twice_after_today_or_in_a_closed_period(sqlite_databa
 
 def test_each_command_has_one_row_whose_hash_waits_for_the_log(sqlite_world) -> None:  # type: ignore[no-untyped-def]
     from finance.applications import record_borrower
-    from tests.finance.world import FEATURES, MAKER_OF_BANK, OWNER
+    from tests.finance.world import MAKER_OF_BANK, OWNER
 
     world = sqlite_world
-    given = {"borrower": OWNER, "controller": "c", "has_account": True, "features": FEATURES, "key": "once"}
+    given = {"borrower": OWNER, "controller": "c", "has_account": True, "features": {}, "key": "once"}
     world.do(record_borrower, MAKER_OF_BANK, **given)
     world.do(record_borrower, MAKER_OF_BANK, **given)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from contracts.clients import OrganisationRegistryClient, PledgeRegistryClient, Role
@@ -36,11 +37,12 @@ BORROWER = actor(OWNER, "owner", "borrower")
 MAKER_OF_BANK = actor(BANK, "officer", "bank_maker")
 CHECKER = actor(BANK, "checker", "bank_checker")
 OTHER_OFFICER = actor(OTHER_BANK, "rival", "bank_maker")
+LATELY = (datetime.fromtimestamp(NOW, tz=UTC) - timedelta(days=20)).date().isoformat()
 FEATURES = {
-    "account": {"value": "0.9", "source": "core bank", "as_of": "2026-11-01"},
-    "tax": {"value": "0.8", "source": "tax office", "as_of": "2026-10-31"},
-    "secured": {"value": "0.7", "source": "credit bureau", "as_of": "2026-10-31"},
-    "sales": {"value": "0.8", "source": "point of sale", "as_of": "2026-11-20"},
+    "account": {"value": "0.9", "source": "core bank", "as_of": LATELY},
+    "tax": {"value": "0.8", "source": "tax office", "as_of": LATELY},
+    "secured": {"value": "0.7", "source": "credit bureau", "as_of": LATELY},
+    "sales": {"value": "0.8", "source": "point of sale", "as_of": LATELY},
     "monthly_sales": "500000.00",
     "annual_turnover": "6000000.00",
 }

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from core.identifiers import org_id, sgtin_id
 from core.money import Money, parse_money
-from finance.applications import gather
 from finance.decision import decide
 from finance.eod import end_of_day, put
+from finance.inputs import gather
 from finance.journal import DEPOSITS, LOANS, trial_balance
 from finance.lending import grow
 from finance.loanbook import read_loans
@@ -95,8 +95,8 @@ def _decisions(database: Database, count: int, times: int, name: str, say: Say) 
         with database.transaction() as tx:
             call = Call(Actor("officer", "officer", _BANK), "key", "bench", _NOW, _DAY)
             inputs = gather(
-                tx, context, lender=_BANK, borrower=_borrower(0), receipt=receipt, amount=parse_money("10000.00"),
-                tenor_days=90, call=call,
+                tx, context, lender=_BANK, borrower=_borrower(0), receipts=[receipt],
+                amount=parse_money("10000.00"), tenor_days=90, call=call, purpose=None,
             )  # fmt: skip
             decide(inputs, policy)
         took.append((time.perf_counter() - begin) * 1_000)

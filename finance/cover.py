@@ -1,0 +1,95 @@
+"""What covers a facility: its active pledges, its mortgages and the guarantee of the actual controller."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from core.money import Money, parse_money
+from finance.decision import decide
+from finance.inputs import gather
+from finance.model import Call, Context
+from finance.ratios import ltv_passes
+from finance.tables import applications, guarantees, pledges
+from ledger.database import Tx
+
+
+@dataclass(frozen=True)
+class Cover:
+    """The goods and mortgages of a facility as they count now.
+
+    Attributes:
+        stored: inputs and decision, as a loan or a review keeps them; empty where nothing is pledged.
+    """
+
+    stored: dict[str, Any]
+    base: Money
+    gross: Money
+    net: Money
+    is_eligible: bool
+    knock_outs: tuple[str, ...]
+
+    @property
+    def reasons(self) -> list[dict[str, Any]]:
+        """Why it is not more, at most four."""
+        return list(self.stored["decision"]["reasons"]) if self.stored else []
+
+
+NOTHING = Cover({}, Money(0), Money(0), Money(0), is_eligible=False, knock_outs=())
+
+
+def cover_of(
+    tx: Tx, ctx: Context, facility: Any, *, call: Call, purpose: str | None, amount: Money | None = None,
+    without: Sequence[str] = (),
+) -> Cover:  # fmt: skip
+    """What covers a facility at this moment.
+
+    Args:
+        purpose: as ``gather`` takes it.
+        without: ids of pledges to leave out, as if they were released.
+
+    Raises:
+        Rejected: ``consent_needed``. Unavailable: the log or the chain cannot be read.
+    """
+    held = [bytes(row.receipt) for row in active_pledges(tx, facility.id) if row.id not in without]
+    if not held:
+        return NOTHING
+    inputs = gather(
+        tx, ctx, lender=facility.lender, borrower=facility.borrower, receipts=held, amount=amount or Money(0),
+        tenor_days=facility.tenor_days, call=call, purpose=purpose, application=facility.application,
+    )  # fmt: skip
+    decision = decide(inputs, ctx.policy)
+    groups = [inputs, *inputs["further"]]
+    codes = {reason["code"] for group in groups for reason in group["grounds"]["knock_outs"]}
+    return Cover(
+        {"inputs": inputs, "decision": decision},
+        _read(decision["borrowing_base"]), _read(decision["gross"]), _read(decision["net"]),
+        bool(decision["eligible"]), tuple(sorted(codes)),
+    )  # fmt: skip
+
+
+def active_pledges(tx: Tx, facility: str) -> list[Any]:
+    """The pledges that secure a facility now, the oldest first."""
+    query = sa.select(pledges).where(pledges.c.facility == facility, pledges.c.state == "ACTIVE")
+    return list(tx.execute(query.order_by(pledges.c.registered_s, pledges.c.id)).all())
+
+
+def ltv_holds(tx: Tx, ctx: Context, facility: str, owed: Money, gross: Money) -> bool:
+    """Whether the gate lets this exposure pass: at most 75 %, or the controller's guarantee of it is active (N-8)."""
+    if ltv_passes(owed, gross, ctx.policy.number("monitoring", "ltv_gate")):
+        return True
+    own = (guarantees.c.facility == facility) & (guarantees.c.state == "ACTIVE") & (guarantees.c.amount >= owed.minor)
+    return tx.execute(sa.select(guarantees.c.id).where(own)).first() is not None
+
+
+def terms_of(tx: Tx, facility: Any) -> tuple[bytes, dict[str, Any]]:
+    """The hash of a facility's terms and the terms themselves."""
+    query = sa.select(applications.c.terms_hash, applications.c.terms).where(applications.c.id == facility.application)
+    terms_hash, terms = tx.execute(query).one()
+    return bytes(terms_hash), json.loads(terms)
+
+
+def _read(text: str) -> Money:
+    return parse_money(text, is_zero_allowed=True)
