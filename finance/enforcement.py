@@ -23,7 +23,7 @@ from finance.journal import (
     post,
     trial_balance,
 )
-from finance.lending import facility_row, grow
+from finance.lending import bank_facility, grow
 from finance.loanbook import Loan, read_loans, write_loans
 from finance.model import BANK, Actor, Call, Context
 from finance.servicing import Instalment
@@ -103,7 +103,7 @@ def book_sale(
         raise Conflict("The costs are more than the proceeds.", code="costs_above_proceeds", pointer="costs")
 
     def act(call: Call) -> dict[str, Any]:
-        row = _own(tx, actor, facility)
+        row = bank_facility(tx, actor, facility)
         pledge = _enforcing(tx, ctx, row)
         chain_tx = enqueue(
             tx, account=ctx.account(row.lender), to=ctx.registry.address, purpose="settle",
@@ -142,7 +142,7 @@ def propose_write_off(
         Rejected: ``not_allowed``, ``no_such_facility``. Conflict: ``illegal_transition``, ``nothing_left``.
     """
     actor.need(*BANK)
-    row = _own(tx, actor, facility)
+    row = bank_facility(tx, actor, facility)
     step("facility", row.state, "write_off")
     return propose(tx, ctx, actor, action="write_off", subject=facility, seen=_lost(tx, facility), key=key,
                    reason=reason, now=now)  # fmt: skip
@@ -160,7 +160,7 @@ def write_off(
     actor.need("bank_checker")
 
     def act(call: Call) -> dict[str, Any]:
-        row = _own(tx, actor, facility)
+        row = bank_facility(tx, actor, facility)
         state = step("facility", row.state, "write_off")
         approved(tx, ctx, call, action="write_off", subject=facility, seen=_lost(tx, facility), request=request,
                  proposal=proposal)  # fmt: skip
@@ -192,7 +192,7 @@ def recover(
     money = parse_money(amount, pointer="amount")
 
     def act(call: Call) -> dict[str, Any]:
-        row = _own(tx, actor, facility)
+        row = bank_facility(tx, actor, facility)
         state = step("facility", row.state, "recovery")
         entry = Entry("recovery", f"recovery/{row.lender}/{reference}", {CLEARING: money}, {ALLOWANCE: money})
         return {"facility": facility, "state": state, "entry": _post(tx, entry, row, call)}
@@ -279,15 +279,8 @@ def _loans(tx: Tx, facility: str) -> list[Loan]:
     return read_loans(tx, list(idents), is_locked=True)
 
 
-def _own(tx: Tx, actor: Actor, facility: str) -> Any:
-    row = facility_row(tx, facility)
-    if row.lender != actor.org:
-        raise Rejected("There is no such facility.", code="no_such_facility", pointer="facility")
-    return row
-
-
 def _enforceable(tx: Tx, actor: Actor, facility: str) -> tuple[Any, Any]:
-    row = _own(tx, actor, facility)
+    row = bank_facility(tx, actor, facility)
     step("facility", row.state, "enforce")
     if row.is_disputed:
         raise Conflict("A dispute holds this facility.", code="disputed")

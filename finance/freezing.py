@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from core.errors import Conflict, Rejected
+from core.errors import Conflict
 from finance.commandlog import command
 from finance.foureyes import approved, propose
-from finance.lending import facility_row
+from finance.lending import bank_facility
 from finance.model import BANK, Actor, Call, Context
 from finance.monitoring import Health, health_of
 from finance.states import step
@@ -22,7 +22,7 @@ def freeze(tx: Tx, ctx: Context, actor: Actor, *, facility: str, key: str, reaso
     actor.need(*BANK)
 
     def act(call: Call) -> dict[str, Any]:
-        row = _own(tx, actor, facility)
+        row = bank_facility(tx, actor, facility)
         return _move(tx, facility, step("facility", row.state, "freeze"))
 
     body = {"facility": facility}
@@ -38,7 +38,7 @@ def propose_unfreeze(
         Rejected: ``not_allowed``, ``no_such_facility``. Conflict: ``still_knocked_out``, ``illegal_transition``.
     """
     actor.need(*BANK)
-    row = _own(tx, actor, facility)
+    row = bank_facility(tx, actor, facility)
     step("facility", row.state, "unfreeze")
     seen = _seen(_sound(tx, ctx, row, now))
     return propose(tx, ctx, actor, action="unfreeze", subject=facility, seen=seen, key=key, reason=reason, now=now)
@@ -56,7 +56,7 @@ def unfreeze(
     actor.need("bank_checker")
 
     def act(call: Call) -> dict[str, Any]:
-        row = _own(tx, actor, facility)
+        row = bank_facility(tx, actor, facility)
         state = step("facility", row.state, "unfreeze")
         seen = _seen(_sound(tx, ctx, row, now))
         approved(tx, ctx, call, action="unfreeze", subject=facility, seen=seen, request=request, proposal=proposal)
@@ -77,13 +77,6 @@ def _sound(tx: Tx, ctx: Context, row: Any, now: int) -> Health:
 def _seen(health: Health) -> dict[str, Any]:
     # Exposure grows with every night; what an approver rests on is that the goods count again.
     return {"is_eligible": health.is_eligible, "knock_outs": list(health.knock_outs), "net": health.net.text()}
-
-
-def _own(tx: Tx, actor: Actor, facility: str) -> Any:
-    row = facility_row(tx, facility)
-    if row.lender != actor.org:
-        raise Rejected("There is no such facility.", code="no_such_facility", pointer="facility")
-    return row
 
 
 def _move(tx: Tx, facility: str, state: str) -> dict[str, Any]:

@@ -144,6 +144,18 @@ def facility_row(tx: Tx, facility: str) -> Any:
     return tx.execute(sa.select(facilities).where(facilities.c.id == facility)).one()
 
 
+def bank_facility(tx: Tx, actor: Actor, facility: str) -> Any:
+    """A facility of the actor's own bank, locked.
+
+    Raises:
+        Rejected: ``no_such_facility``, also for another bank's.
+    """
+    row = facility_row(tx, facility)
+    if row.lender != actor.org:
+        raise Rejected("There is no such facility.", code="no_such_facility", pointer="facility")
+    return row
+
+
 def _may_draw(tx: Tx, ctx: Context, facility: Any, call: Call) -> None:
     if facility.state != "ACTIVE":
         raise Conflict(f"The facility is {facility.state}.", code="facility_not_active")

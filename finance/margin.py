@@ -8,7 +8,7 @@ from core.errors import Conflict, Rejected
 from core.money import Money, parse_money
 from finance.commandlog import command
 from finance.journal import CLEARING, MARGIN, Entry, post
-from finance.lending import facility_row
+from finance.lending import bank_facility, facility_row
 from finance.model import BANK, Actor, Call, Context
 from finance.monitoring import health_of, monitor_one, open_call
 from finance.states import step
@@ -32,7 +32,7 @@ def post_margin(
     money = parse_money(amount, pointer="amount")
 
     def act(call: Call) -> dict[str, Any]:
-        row = _own(tx, actor, facility)
+        row = bank_facility(tx, actor, facility)
         found = open_call(tx, facility)
         if found is None:
             raise Conflict("There is no open margin call.", code="no_open_call")
@@ -62,7 +62,7 @@ def return_margin(
     money = parse_money(amount, pointer="amount")
 
     def act(call: Call) -> dict[str, Any]:
-        row = _own(tx, actor, facility)
+        row = bank_facility(tx, actor, facility)
         if row.is_disputed:
             raise Conflict("A dispute holds this facility.", code="disputed")
         if money.minor > row.margin_cash:
@@ -105,13 +105,6 @@ def set_dispute(
 
     body = {"facility": facility, "is_disputed": is_disputed}
     return command(tx, ctx, name="set_dispute", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
-
-
-def _own(tx: Tx, actor: Actor, facility: str) -> Any:
-    row = facility_row(tx, facility)
-    if row.lender != actor.org:
-        raise Rejected("There is no such facility.", code="no_such_facility", pointer="facility")
-    return row
 
 
 def _post(tx: Tx, entry: Entry, row: Any, call: Call) -> int:
