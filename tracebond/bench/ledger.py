@@ -185,7 +185,8 @@ def _passes(rig: Rig, name: str, batches: int, target: int, say: Say) -> list[Ro
         Row(what, 1 / median, "events/s", ceiling=1 / raw, naive=1 / (naive + median), target=target),
         Row(
             f"{what}, processor time ({hashes.total() / BATCH:.1f} hashes an event)", used * 1e6, "us/event",
-            ceiling=raw_used * 1e6, naive=(naive_used + used) * 1e6, target=0.35, is_lower_better=True, is_share_target=True,
+            ceiling=raw_used * 1e6, naive=(naive_used + used) * 1e6, target=0.35,
+            is_lower_better=True, is_share_target=True,
         ),
     ]  # fmt: skip
 
