@@ -7,6 +7,7 @@ byte, a changed disclosure or a step left out ends the credit value of the goods
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, Final
@@ -23,6 +24,7 @@ from core.merkle import leaf_hash, verify_inclusion
 from core.message import read_entry
 from core.prefixmap import map_key
 from core.records import read_state_leaf
+from finance.movements import count, late_arrivals
 from finance.policy import Policy, load_policy
 from finance.provenance import STAGES, Evidence, EvidenceEvent
 from finance.proving import UNREADABLE, Entry, Log, Place, Proof, Story
@@ -54,7 +56,7 @@ class LogEvidence:
     Args:
         maps: the item map at the last final anchored size.
         lock: whoever advances ``maps`` holds it.
-        policy: only its time allowed from arrival to anchor is used.
+        policy: only the times that it allows, from arrival to anchor and on the way, are used.
     """
 
     def __init__(
@@ -64,7 +66,8 @@ class LogEvidence:
         self._lock = lock
         self._log_id = place.log_id
         self._contract = TransparencyLogClient(chain, place.contract)
-        self._sla_ms = (policy or load_policy()).integer("confidence", "anchor_sla_s") * 1_000
+        self._policy = policy or load_policy()
+        self._sla_ms = self._policy.integer("confidence", "anchor_sla_s") * 1_000
         self._roots: dict[int, bytes] = {}
         self._signatures: set[bytes] = set()
 
@@ -87,7 +90,17 @@ class LogEvidence:
             raise Unavailable("The history index is still behind the log; try again.", code="history_behind")
         proof = Proof(log, size, self._head(tx, size, map_root), self._signatures)
         proof.check(held)
-        return _Judge(story, proof, self._sla_ms).evidence(as_of_s)
+        judge = _Judge(story, proof, self._sla_ms)
+        counted = count(story, proof)
+        slow = (
+            []
+            if "provenance" not in self._policy.data
+            else late_arrivals(story, proof, as_of_s, self._policy.integer("provenance", "transit_days_max") * 86_400)
+        )
+        more = [(code, ids) for code, ids in (("transit_too_long", slow), ("book_above_sensor", counted.short)) if ids]
+        found = judge.evidence(as_of_s)
+        findings = (*found.findings, *((code, tuple(ids[:CITED_MAX])) for code, ids in more))
+        return replace(found, findings=findings, sensor_quantity=counted.least)
 
     def contents(self, tx: Tx, item: str) -> Sequence[str]:
         """Everything packed inside a thing, recursively, as the log says now.

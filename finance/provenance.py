@@ -30,6 +30,7 @@ KNOCK_OUTS: Final[Mapping[str, str]] = {
     "unlicensed_custodian": "The custodian is not registered.",
     "moved_unauthorised": "Goods left the warehouse without authorisation.",
     "transit_too_long": "Transit took longer than planned.",
+    "inspection_overdue": "The last inspection is longer ago than the policy allows.",
     "book_above_sensor": "The book shows more than the sensors count.",
     "equivocation": "A device signed two stories.",
 }
@@ -145,10 +146,12 @@ def grounds(evidence: Evidence, policy: Policy, *, life_cycle: str = "in_stock")
         "freshness": tuple(event.id for event in events[-1:]),
         "independence": tuple(event.id for event in good[-1:]),
     }
-    return Grounds(components, tuple(_knock_outs(evidence, weights, stages)), cited)
+    return Grounds(components, tuple(_knock_outs(evidence, weights, stages, policy)), cited)
 
 
-def _knock_outs(evidence: Evidence, weights: Mapping[str, Fraction], stages: Sequence[str]) -> list[Reason]:
+def _knock_outs(
+    evidence: Evidence, weights: Mapping[str, Fraction], stages: Sequence[str], policy: Policy
+) -> list[Reason]:
     found = [Reason(code, KNOCK_OUTS[code], "100.00", ids) for code, ids in evidence.findings if code in KNOCK_OUTS]
     for event in evidence.events:
         if event.stage in weights and not (event.is_signed and event.is_proven):
@@ -161,7 +164,22 @@ def _knock_outs(evidence: Evidence, weights: Mapping[str, Fraction], stages: Seq
             found.append(Reason(f"no_{name}_event", f"There is no valid {name} event.", "100.00"))
     if evidence.quality == "reject":
         found.append(Reason("qc_reject", KNOCK_OUTS["qc_reject"], "100.00"))
-    return found
+    overdue = _overdue(evidence, policy)
+    return found if overdue is None else [*found, overdue]
+
+
+def _overdue(evidence: Evidence, policy: Policy) -> Reason | None:
+    """The last inspection when it is too long ago; goods that never were inspected lose by completeness."""
+    if "provenance" not in policy.data:
+        return None
+    seen = [event for event in evidence.events if event.stage == "inspection" and event.is_signed and event.is_proven]
+    if not seen:
+        return None
+    last = max(seen, key=lambda event: event.time_s)
+    if evidence.as_of_s - last.time_s <= policy.integer("provenance", "inspection_days_max") * 86_400:
+        return None
+    message, remedy = KNOCK_OUTS["inspection_overdue"], "Have the goods inspected again."
+    return Reason("inspection_overdue", message, "100.00", (last.id,), remedy)
 
 
 def _share(events: Sequence[EvidenceEvent], good: Sequence[EvidenceEvent]) -> Fraction:

@@ -12,6 +12,8 @@ from core.canonical import sha256
 from core.errors import Rejected
 from core.money import Money, parse_money
 
+LATEST: Final = "v2"
+"""The version that new decisions rest on; earlier ones stay, for what was decided under them."""
 _FOLDER: Final = Path(__file__).resolve().parent
 _VERSION: Final = re.compile(r"v[0-9]{1,6}", re.ASCII)
 
@@ -102,7 +104,7 @@ def read_policy(raw: bytes) -> Policy:
     return Policy(data["version"], sha256(raw), data)
 
 
-def load_policy(version: str = "v1") -> Policy:
+def load_policy(version: str = LATEST) -> Policy:
     """The policy of a version that ships with the program.
 
     Raises:
