@@ -12,6 +12,7 @@ from tests.conformance_data import files, needs_data
 from tests.contracts import naive_merkle as naive
 from tests.contracts.harness import Reverted, rolled_back
 from tests.contracts.world import ADMIN, NO_LOG, PUBLISHER, World, h
+from tests.vectors.test_merkle_vectors import in_python, probes
 
 IS_CAMPAIGN = bool(os.environ.get("TRACEBOND_CAMPAIGN"))
 PROOF_MAX = 64
@@ -88,6 +89,67 @@ def test_inclusion_vectors_of_certificate_transparency(world: World) -> None:
             wrong.append(name)
     assert len(cases) >= 40
     assert wrong == []
+
+
+@needs_data
+def test_vectors_of_equal_sizes_are_consistent_as_they_say_and_never_anchored_twice(world: World) -> None:
+    """Equal sizes are no growth: what the view tells is the vector's verdict, the call that counts refuses them all."""
+    cases = [(name, case) for name, case in _loaded("consistency") if case["size1"] == case["size2"] > 0]
+    world.log.open_log(h("equal"), h("key"), NO_LOG, sender=ADMIN)
+    world.log.anchor(0, 0, 1, h("first"), [], sender=PUBLISHER)
+    for name, case in cases:
+        root1, root2 = b64decode(case["root1"]), b64decode(case["root2"])
+        proof = [b64decode(node) for node in case["proof"] or []]
+        if not _encodable(root1, root2, proof=proof):
+            assert case["wantErr"], name
+            continue
+        found = world.log.verify_consistency(case["size1"], case["size2"], proof, root1, root2)
+        assert found is not case["wantErr"], name
+    assert cases
+    with pytest.raises(Reverted):
+        world.log.anchor(0, 1, 1, h("first"), [], sender=PUBLISHER)
+
+
+def test_the_shared_probes_of_empty_trees_single_leaves_and_borders_agree_with_the_contract(world: World) -> None:
+    """The contract knows no empty tree and no root but 32 bytes; of all else it says what both verifiers say."""
+    asked = 0
+    for case in probes():
+        sizes = [case[name] for name in ("index", "size", "size1", "size2") if name in case]
+        hashes = [case[name] for name in ("leaf", "root", "root1", "root2") if name in case]
+        if not all(0 <= size < 2**64 for size in sizes) or not _encodable(*hashes, proof=case["proof"]):
+            continue
+        asked += 1
+        if case["kind"] == "inclusion":
+            with rolled_back(world.node):
+                world.log.open_log(h(f"probe {asked}"), h("key"), NO_LOG, sender=ADMIN)
+                if case["size"]:
+                    world.log.anchor(0, 0, case["size"], case["root"], [], sender=PUBLISHER)
+                found = world.log.check_inclusion(0, case["size"], case["index"], case["leaf"], case["proof"])
+        else:
+            found = world.log.verify_consistency(*(case[n] for n in ("size1", "size2", "proof", "root1", "root2")))
+        is_empty = case["kind"] == "consistency" and case["size1"] == 0
+        assert found is (in_python(case) == "ok" and not is_empty), case
+    assert asked >= 15
+
+
+def test_proofs_at_the_borders_of_tiles_agree_with_the_naive_recursion(world: World) -> None:
+    """A tile holds 256 hashes: sizes just below, at and above one and two tiles, anchored one after the other."""
+    sizes = [1, 255, 256, 257, 511, 512, 513]
+    leaves = naive.leaves(sizes[-1])
+    roots = {size: naive.root(leaves[:size]) for size in sizes}
+    world.log.open_log(h("tiles"), h("key"), NO_LOG, sender=ADMIN)
+    for size1, size2 in zip([0, *sizes], sizes, strict=False):
+        proof = naive.proof(size1, leaves[:size2]) if size1 else []
+        if size1:
+            for bad in _variants(proof, random.Random(size2))[1:]:
+                if bad != proof:
+                    assert not world.log.verify_consistency(size1, size2, bad, roots[size1], roots[size2])
+        world.log.anchor(0, size1, size2, roots[size2], proof, sender=PUBLISHER)
+    for size in sizes:
+        for index in sorted({0, 254, 255, 256, 510, 511, size - 1} & set(range(size))):
+            path = naive.path(index, leaves[:size])
+            assert world.log.check_inclusion(0, size, index, leaves[index], path)
+            assert not world.log.check_inclusion(0, size, index, leaves[index - 1 if index else 1], path)
 
 
 def _variants(proof: list[bytes], chance: random.Random) -> list[list[bytes]]:
