@@ -109,7 +109,7 @@ def check_payload(payload: Any) -> None:
     Raises:
         Rejected: ``bad_record`` with the member at fault.
     """
-    if not isinstance(payload, Mapping) or payload.get("t") not in MEMBERS:
+    if not isinstance(payload, Mapping) or not isinstance(payload.get("t"), str) or payload["t"] not in MEMBERS:
         raise Rejected(f"t is one of {', '.join(MEMBERS)}.", code="bad_record", pointer="/t")
     expected = COMMON | MEMBERS[payload["t"]]
     if set(payload) != expected:

@@ -1,6 +1,6 @@
 // The page's own part of the proof check: fetch the bundle, ask a node, tell each stage and the result in plain words.
 
-import { Refused, askNode, missing, questions, verify } from "./verify.js";
+import { Refused, askNode, missing, questionsOf, readBundle, verifyBundle } from "./verify.js";
 
 const panel = document.getElementById("proof");
 const words = JSON.parse(panel.dataset.words);
@@ -97,8 +97,8 @@ async function check() {
     if (lack === "insecure") { end("warn", words.lack_insecure, []); return; }
     const lacksEd25519 = lack === "ed25519";
     show(stage, "busy");
-    const bytes = await fetchBundle();
-    const asked = await questions(bytes);
+    const bundle = readBundle(await fetchBundle());
+    const asked = questionsOf(bundle);
     show(stage, "done");
     stage = "node";
     show(stage, "busy");
@@ -107,7 +107,7 @@ async function check() {
     stage = "anchor";
     show(stage, "busy");
     const policy = { log_contract: panel.dataset.contract, mirrors: panel.dataset.mirrors.split(" ").filter(Boolean), lacks_ed25519: lacksEd25519 };
-    const report = await verify(bytes, answers, policy, (passed) => {
+    const report = await verifyBundle(bundle, answers, policy, (passed) => {
       if (!STAGES.includes(passed)) return;
       show(passed, "done");
       stage = STAGES[STAGES.indexOf(passed) + 1] ?? passed;

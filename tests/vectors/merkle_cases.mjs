@@ -1,7 +1,7 @@
 // RFC 9162 proofs through the browser's module: one JSON case a line, {kind, ...} with base64 hashes and sizes as
 // decimal strings (they may pass 2^53); "ok" or the refusal's code comes out, a line each.
 import { createInterface } from "node:readline";
-import { Refused } from "../../api/static/verify-forms.js";
+import { Refused } from "../../api/static/verify-bytes.js";
 import { checkConsistency, checkInclusion } from "../../api/static/verify-tree.js";
 
 const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
