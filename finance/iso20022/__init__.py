@@ -1,0 +1,1 @@
+"""ISO 20022 messages: payment orders and collateral messages out, credit notifications in."""
