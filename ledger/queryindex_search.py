@@ -230,8 +230,9 @@ def _matches(
 
 
 def _candidates(tx: Tx, query: Query, plan: Plan, after: Position | None, limit: int) -> Iterator[Any]:
-    driver = plan.driver(tx, GATHER_MAX)
     is_timed = query.order.by == "eventTime"
+    driver = _only(plan) if not is_timed else None
+    driver = driver or plan.driver(tx, GATHER_MAX)
     if driver is not None and driver.is_small and (is_timed or driver.numbers):
         yield from _gathered(tx, query, plan.without(driver.terms), driver, after)
         return
@@ -240,14 +241,20 @@ def _candidates(tx: Tx, query: Query, plan: Plan, after: Position | None, limit:
         if is_timed or driver is None:
             rows = _walk(tx, query, plan, after, chunk)
         else:
-            rows = _rows(tx, _walk_postings(tx, query, plan.without(driver.terms), driver, after, chunk))
-            rows.sort(key=lambda row: row.ev, reverse=query.order.is_descending)
+            rows = _walk_postings(tx, query, plan.without(driver.terms), driver, after, chunk)
         yield from rows
         if len(rows) < chunk:
             return
         last = rows[-1]
         after = (last.event_ms, last.ev) if is_timed else (last.ev,)
         chunk = min(chunk * 2, CHUNK_MAX)
+
+
+def _only(plan: Plan) -> Driver | None:
+    """The one list there is to begin with, whose length need not be counted: it is walked in its own order."""
+    if len(plan.groups) != 1 or plan.numbers or len(plan.groups[0]) > UNION_MAX:
+        return None
+    return Driver(plan.groups[0], (), False, plan.first, plan.last)
 
 
 def _gathered(tx: Tx, query: Query, plan: Plan, driver: Driver, after: Position | None) -> Iterator[Any]:
@@ -277,7 +284,7 @@ def _walk(tx: Tx, query: Query, plan: Plan, after: Position | None, chunk: int) 
     return list(tx.execute(statement))
 
 
-def _walk_postings(tx: Tx, query: Query, plan: Plan, driver: Driver, after: Position | None, chunk: int) -> list[int]:
+def _walk_postings(tx: Tx, query: Query, plan: Plan, driver: Driver, after: Position | None, chunk: int) -> list[Any]:
     """The next events along the lists of the driver's terms that fulfil the plan."""
     is_down = query.order.is_descending
     ev = query_postings.c.ev
@@ -288,12 +295,18 @@ def _walk_postings(tx: Tx, query: Query, plan: Plan, driver: Driver, after: Posi
     terms = sorted(driver.terms)
     # Long lists are walked one by one, each along its own order; short ones are put in order together.
     groups = [terms] if driver.is_small or len(terms) > UNION_MAX else [[one] for one in terms]
-    found: set[int] = set()
+    walks = []
     for group in groups:
         statement = sa.select(ev).where(query_postings.c.term.in_(group), *where)
         statement = statement.distinct() if len(group) > 1 else statement
-        found.update(tx.execute(statement.order_by(order).limit(chunk)).scalars())
-    return sorted(found, reverse=is_down)[:chunk]
+        # A subquery in the list: SQLite takes no order inside a UNION.
+        walks.append(sa.select(statement.order_by(order).limit(chunk).subquery().c.ev))
+    joined = (sa.union(*walks) if len(walks) > 1 else walks[0]).subquery()
+    place = joined.c.ev.desc() if is_down else joined.c.ev
+    first = sa.select(joined.c.ev).order_by(place).limit(chunk).subquery()
+    # Lists and rows in one statement: a round trip costs more than the rows.
+    rows = tx.execute(sa.select(query_events).join(first, first.c.ev == query_events.c.ev)).all()
+    return sorted(rows, key=lambda row: row.ev, reverse=is_down)
 
 
 def _rows(tx: Tx, evs: Sequence[int]) -> list[Any]:
