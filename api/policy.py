@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from pydantic import BaseModel
 
+from api.answers import problems
 from api.auth.sessions import identity_of, require_csrf
 from api.errors import Forbidden, Unauthenticated
 from api.identity import BANK, GOODS_SIDE, Identity, Role
@@ -77,7 +78,7 @@ class Routes:
         self, method: str, path: str, handler: Callable[..., Any], policy: Policy, options: dict[str, Any]
     ) -> None:
         options.setdefault("response_class", Response)
-        options.setdefault("responses", {"default": {"description": "A problem document (RFC 9457)"}})
+        options["responses"] = problems(method, is_guarded=policy is not PUBLIC) | options.get("responses", {})
         self._app.add_api_route(
             path,
             handler,

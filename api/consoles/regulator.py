@@ -29,10 +29,7 @@ from ledger.asof import Moment
 _XLSX: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 _ITEMS_SHOWN: Final = 8
 _STEPS_SHOWN: Final = 500
-_FILE: Final[dict[int | str, dict[str, str]]] = {
-    200: {"description": "The file"},
-    "default": {"description": "A problem document (RFC 9457)"},
-}
+_FILE: Final[dict[int | str, dict[str, str]]] = {200: {"description": "The file"}}
 
 CODE = Annotated[str, Query(max_length=2_048, description="Lot, serial, GLN, SSCC or document number, any spelling.")]
 TIME = Annotated[str, Query(max_length=40, description="ISO 8601 time; without a zone China Standard Time.")]

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
+from api.answers import exceptions
 from api.auth.partners import STAFF_SCOPES, require
 from api.epcis.headers import ANSWER_HEADERS, negotiate
 from api.identity import Role
@@ -56,7 +57,7 @@ class EpcisRoutes:
         """
         options.setdefault("response_class", Response)
         options.setdefault("tags", ["epcis"])
-        options.setdefault("responses", {"default": {"description": "An EPCISException"}})
+        options.setdefault("responses", exceptions())
         options.setdefault("dependencies", []).extend([Depends(require(scope)), Depends(_agreed)])
         self._app.router.add_api_route(
             PREFIX + path,

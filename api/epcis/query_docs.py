@@ -3,22 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from api.answers import PROBLEM
 from api.epcis.headers import ANSWER_HEADERS
 from ledger.queryindex_terms import EVENT_TYPES
 
 EVENTS: Final[Mapping[int, str]] = {200: "An EPCISQueryDocument"}
-_PROBLEM: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "required": ["type", "title", "status"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "code": {"type": "string"},
-        "pointer": {"type": "string"},
-    },
-}
 _FAULTS: Final[Mapping[int, str]] = {
     400: "A parameter, header or body is wrong",
     401: "No API key, or one that does not work",
@@ -135,7 +124,7 @@ def described(
     codes |= {415: "Only JSON is taken here"} if 415 in faults else {}
     for status, text in codes.items():
         content = {
-            "application/problem+json": {"schema": dict(_PROBLEM)},
+            "application/problem+json": {"schema": dict(PROBLEM)},
             "application/problem+xml": {"schema": {"type": "string"}},
         }
         responses[status] = {"description": text, "content": content}
