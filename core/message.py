@@ -248,6 +248,15 @@ def open_message(envelope: Envelope, public: P256Public) -> Message:
     return assemble(open_signed(envelope, public))
 
 
+def signed_by(use: str, signed: Signed) -> str:
+    """Who stands behind a signature, by the use of its key: ``device``, ``partner`` (a system of the organisation
+    itself), or ``gateway`` (the platform, for somebody who told it over HTTP).
+    """
+    if use != "gateway":
+        return "device"
+    return "partner" if signed.on_behalf_of is None else "gateway"
+
+
 def event_items(event: Mapping[str, Any]) -> tuple[EventItem, ...]:
     """The distinct things an event names, in tree order.
 

@@ -26,7 +26,7 @@ from core.canonical import b64u, unb64u
 from core.crypto import Ed25519Public, P256Public
 from core.errors import Rejected
 from core.identifiers import canonical, class_of
-from core.message import Signed, read_entry, rebuild_event
+from core.message import Signed, read_entry, rebuild_event, signed_by
 from core.notes import COSIGNATURE, Checkpoint, Verifier, check_signature, read_verifier, split_note
 from core.prefixmap import HEAD_START, map_key, map_value, step_head, verify_map
 from core.proof_signers import check_organisations, check_records
@@ -453,7 +453,7 @@ def _proven(log: _Log, step: Step, uses: dict[str, str], suspects: set[int]) -> 
         kid=signed.kid,
         event=rebuild_event(signed.clear[step.event], signed.disclosures[step.event]),
         hidden=_hidden(log, step),
-        signed_by="gateway" if uses[signed.kid] == "gateway" else "device",
+        signed_by=signed_by(uses[signed.kid], signed),
         is_suspect=step.leaf in suspects,
     )
 

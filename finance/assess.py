@@ -24,7 +24,7 @@ from core.merkle import leaf_hash, verify_inclusion
 from core.message import read_entry
 from core.prefixmap import map_key
 from core.records import read_state_leaf
-from finance.movements import count, late_arrivals
+from finance.movements import count, departures, late_arrivals
 from finance.policy import Policy, load_policy
 from finance.provenance import STAGES, Evidence, EvidenceEvent
 from finance.proving import UNREADABLE, Entry, Log, Place, Proof, Story
@@ -100,7 +100,8 @@ class LogEvidence:
         more = [(code, ids) for code, ids in (("transit_too_long", slow), ("book_above_sensor", counted.short)) if ids]
         found = judge.evidence(as_of_s)
         findings = (*found.findings, *((code, tuple(ids[:CITED_MAX])) for code, ids in more))
-        return replace(found, findings=findings, sensor_quantity=counted.least)
+        left = tuple(departures(story))
+        return replace(found, findings=findings, sensor_quantity=counted.least, departures=left)
 
     def contents(self, tx: Tx, item: str) -> Sequence[str]:
         """Everything packed inside a thing, recursively, as the log says now.
@@ -190,6 +191,7 @@ class _Judge:
             is_signed=entry.is_signed,
             is_proven=is_proven,
             is_in_time=is_proven and self._is_in_time(leaf, event.received_ms),
+            signed_by=event.signed_by,
         )
 
     def _unreadable(self, entry: Entry, number: int) -> EvidenceEvent:

@@ -1,7 +1,7 @@
 """From what the log says about goods to six components of confidence and its knock-outs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Context as DecimalContext
 from decimal import Decimal
 from fractions import Fraction
@@ -47,6 +47,7 @@ class EvidenceEvent:
         is_signed: by a key that counted by log order.
         is_proven: its inclusion in an anchored checkpoint verified.
         is_in_time: anchored within the policy's time.
+        signed_by: ``device``, ``partner`` or ``gateway``: each weighs as the policy says.
     """
 
     id: str
@@ -56,6 +57,7 @@ class EvidenceEvent:
     is_signed: bool = True
     is_proven: bool = True
     is_in_time: bool = True
+    signed_by: str = "device"
 
     @property
     def stage(self) -> str | None:
@@ -73,6 +75,7 @@ class Evidence:
         findings: (code, event ids) of followers; those in ``KNOCK_OUTS`` end eligibility.
         quality: inspected grade: 1, 2, 3 or reject.
         life: remaining part of the shelf life; None for goods that do not perish.
+        departures: (unix seconds, event id) of each time the goods themselves left a place.
     """
 
     item: str
@@ -84,6 +87,7 @@ class Evidence:
     quality: str = "1"
     life: Fraction | None = None
     sensor_quantity: Fraction | None = field(default=None)
+    departures: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,15 @@ class Grounds:
         )
 
 
+def moved_since(evidence: Evidence, issued_s: int) -> Evidence:
+    """The evidence with what a warehouse receipt of that moment adds: goods under it stay until it is delivered.
+
+    Software stops no truck: what left all the same is recorded, and ends the goods' credit value (V6).
+    """
+    gone = tuple(ident for at_s, ident in evidence.departures if at_s > issued_s)
+    return replace(evidence, findings=(*evidence.findings, ("moved_unauthorised", gone))) if gone else evidence
+
+
 def completeness(stages: Sequence[str], weights: Mapping[str, Fraction]) -> Fraction:
     """The weighted share of required stages that are witnessed (I-1)."""
     present = set(stages)
@@ -134,14 +147,14 @@ def grounds(evidence: Evidence, policy: Policy, *, life_cycle: str = "in_stock")
     stages = [event.stage for event in good if event.stage is not None]
     components = (
         completeness(stages, weights),
-        _share(events, [event for event in events if event.is_signed]),
+        _signatures(events, policy),
         _share(events, [event for event in events if event.is_proven and event.is_in_time]),
         max(Fraction(0), 1 - Fraction(evidence.gaps, max(1, len(events)))),
         _freshness(evidence, policy.integer("confidence", "freshness_tau_s")),
         min(Fraction(1), Fraction(len({e.org for e in good}), policy.integer("confidence", "organisations_full"))),
     )
     cited = {
-        "signatures": tuple(event.id for event in events if not event.is_signed)[:20],
+        "signatures": tuple(e.id for e in events if not e.is_signed or e.signed_by == "gateway")[:20],
         "proofs": tuple(event.id for event in events if not (event.is_proven and event.is_in_time))[:20],
         "freshness": tuple(event.id for event in events[-1:]),
         "independence": tuple(event.id for event in good[-1:]),
@@ -184,6 +197,13 @@ def _overdue(evidence: Evidence, policy: Policy) -> Reason | None:
 
 def _share(events: Sequence[EvidenceEvent], good: Sequence[EvidenceEvent]) -> Fraction:
     return Fraction(len(good), len(events)) if events else Fraction(0)
+
+
+def _signatures(events: Sequence[EvidenceEvent], policy: Policy) -> Fraction:
+    """The share of events with a valid signature; what no device signed itself weighs less."""
+    grades = policy.numbers("confidence", "signers")
+    total = sum((grades[event.signed_by] for event in events if event.is_signed), Fraction(0))
+    return total / len(events) if events else Fraction(0)
 
 
 def _freshness(evidence: Evidence, tau_s: int) -> Fraction:

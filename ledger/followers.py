@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from core.errors import Broken
-from core.message import Signed, read_entry, rebuild_event
+from core.message import Signed, read_entry, rebuild_event, signed_by
 from core.records import Record, read_record
 from ledger.database import Database, Tx
 from ledger.store import split_disclosures, split_items
@@ -42,6 +42,7 @@ class LoggedEvent:
         device_ms: the eventTime the device claims, unix ms.
         clear: what stands in the log. event: with disclosed members.
         suspect: why it is no evidence, or None.
+        signed_by: ``device``; ``partner`` by a system of the organisation itself; ``gateway`` by the platform for it.
     """
 
     leaf: int
@@ -59,6 +60,7 @@ class LoggedEvent:
     event: Mapping[str, Any]
     items: tuple[NamedItem, ...]
     suspect: str | None = None
+    signed_by: str = "device"
 
     def names(self, *roles: Role) -> list[str]:
         """Ids of the things named in these roles, in tree order."""
@@ -119,6 +121,7 @@ class LoggedMessage:
                 clear=clear,
                 event=rebuild_event(clear, shown),
                 items=items,
+                signed_by=signed_by(self.use, signed),
             )
             for number, (clear, shown, items) in enumerate(
                 zip(signed.clear, signed.disclosures, self.items, strict=True)

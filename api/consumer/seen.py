@@ -132,7 +132,7 @@ def _seen(event: LoggedEvent, reader: Reader, final_size: int, *, via: str, cont
         number=event.number,
         org=event.org,
         device_id=event.iss,
-        signed_by="gateway" if event.use == "gateway" else "device",
+        signed_by=event.signed_by,
         device_ms=event.device_ms,
         received_ms=event.received_ms,
         event=shown,
