@@ -14,6 +14,22 @@ import pytest
 from ledger.database import Database, open_database, upgrade
 
 _POSTGRES_USER = "postgres"
+_MEMORY = Path("/dev/shm")
+_MEMORY_BYTES = 3 * 2**30
+
+
+def pytest_configure() -> None:
+    """Let temporary folders stand in memory where there is room: the files are real, but no test waits for a disk."""
+    if temporary_root() is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+def temporary_root() -> Path | None:
+    """The folder in memory, None where it is absent or small."""
+    if not os.access(_MEMORY, os.W_OK):
+        return None
+    found = os.statvfs(_MEMORY)
+    return _MEMORY if found.f_bavail * found.f_frsize >= _MEMORY_BYTES else None
 
 
 class PostgresServer:
@@ -74,7 +90,7 @@ def start_postgres() -> PostgresServer:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if not found:
         pytest.fail("These tests need PostgreSQL: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="tb-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="tb-pg-", dir=temporary_root()))
     prefix: list[str] = []
     if os.geteuid() == 0:
         # PostgreSQL refuses to run as root.
