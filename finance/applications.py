@@ -20,6 +20,7 @@ from finance.model import BANK, Actor, AlreadyPledged, Call, Context
 from finance.policy import load_policy
 from finance.rating import check_features
 from finance.receipts import receipt_row, receipts_over, refuse_pledged
+from finance.register import search
 from finance.schedule import Kind
 from finance.screening import keep_hits, names_of, screen
 from finance.states import step
@@ -310,7 +311,8 @@ def reserve(tx: Tx, ctx: Context, *, facility: str, lender: str, receipt: bytes,
     refuse_pledged(tx, ctx, row.item)
     if row.state != "SEALED":
         raise Conflict("The receipt is not sealed on the chain.", code="receipt_not_sealed")
-    earlier = sa.select(sa.func.count()).select_from(pledges).where(pledges.c.receipt == receipt)
+    shown, digest = search(ctx, receipt)
+    earlier = sa.select(sa.func.count()).select_from(pledges).where(pledges.c.facility == facility)
     count = tx.execute(earlier).scalar_one()
     values = {
         "id": f"{facility}-{count + 1}", "facility": facility, "lender": lender, "receipt": receipt,
@@ -318,6 +320,7 @@ def reserve(tx: Tx, ctx: Context, *, facility: str, lender: str, receipt: bytes,
         # The contract compares the deadline with its own clock, which may run ahead of ours.
         "deadline_s": max(now, _chain_time(ctx)) + ctx.policy.integer("loan", "pledge_deadline_s"),
         "state": step("pledge", "REQUESTED", "reserve"), "note": "", "rank": 1,
+        "search": canonical_bytes(shown).decode(), "search_hash": digest,
     }  # fmt: skip
     if not insert_ignore(tx, pledges, values):
         raise AlreadyPledged()

@@ -14,8 +14,8 @@ from finance.tables import consents
 from ledger.database import Tx
 
 CREDIT: Final = "credit"
-REVIEW: Final = "review"
-PURPOSES: Final = (CREDIT, REVIEW)
+"""Deciding on this borrower's own loan business; nothing else may be done with data that were given for it."""
+PURPOSES: Final = (CREDIT, "statistics")
 SOURCE_OF: Final[Mapping[str, str]] = {
     "account": "account", "tax": "tax", "annual_turnover": "tax", "secured": "credit_bureau", "sales": "sales",
     "monthly_sales": "sales",

@@ -1,19 +1,21 @@
 """What covers a facility: its active pledges, its mortgages and the guarantee of the actual controller."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
+from core.errors import Conflict
 from core.money import Money, parse_money
 from finance.decision import decide
-from finance.inputs import gather
+from finance.inputs import exposure, gather
 from finance.model import Call, Context
 from finance.ratios import ltv_passes
-from finance.tables import applications, guarantees, pledges
+from finance.tables import guarantees, margin_calls, pledges
 from ledger.database import Tx
+
+OPEN_CALLS: Final = ("OPEN", "NOTIFIED", "PARTIALLY_CURED")
 
 
 @dataclass(frozen=True)
@@ -42,23 +44,29 @@ NOTHING = Cover({}, Money(0), Money(0), Money(0), is_eligible=False, knock_outs=
 
 def cover_of(
     tx: Tx, ctx: Context, facility: Any, *, call: Call, purpose: str | None, amount: Money | None = None,
-    without: Sequence[str] = (),
+    without: Sequence[str] = (), only: Sequence[str] | None = None,
 ) -> Cover:  # fmt: skip
     """What covers a facility at this moment.
 
     Args:
         purpose: as ``gather`` takes it.
         without: ids of pledges to leave out, as if they were released.
+        only: ids of the only pledges to look at; mortgages are left out then.
 
     Raises:
         Rejected: ``consent_needed``. Unavailable: the log or the chain cannot be read.
     """
-    held = [bytes(row.receipt) for row in active_pledges(tx, facility.id) if row.id not in without]
+    held = [
+        bytes(row.receipt)
+        for row in active_pledges(tx, facility.id)
+        if row.id not in without and (only is None or row.id in only)
+    ]
     if not held:
         return NOTHING
     inputs = gather(
         tx, ctx, lender=facility.lender, borrower=facility.borrower, receipts=held, amount=amount or Money(0),
-        tenor_days=facility.tenor_days, call=call, purpose=purpose, application=facility.application,
+        tenor_days=facility.tenor_days, call=call, purpose=purpose,
+        application=facility.application if only is None else None,
     )  # fmt: skip
     decision = decide(inputs, ctx.policy)
     groups = [inputs, *inputs["further"]]
@@ -76,19 +84,39 @@ def active_pledges(tx: Tx, facility: str) -> list[Any]:
     return list(tx.execute(query.order_by(pledges.c.registered_s, pledges.c.id)).all())
 
 
+def open_call(tx: Tx, facility: str) -> Any:
+    """The facility's open margin call, or None."""
+    query = sa.select(margin_calls).where(margin_calls.c.facility == facility, margin_calls.c.state.in_(OPEN_CALLS))
+    return tx.execute(query).one_or_none()
+
+
+def check_release(tx: Tx, ctx: Context, facility: Any, *, without: Sequence[str], call: Call) -> Cover | None:
+    """Return if these pledges may go (formula 12): what stays covers what is owed; the cover that stays, if computed.
+
+    Raises:
+        Conflict: ``disputed``, ``call_open``, ``exposure_uncovered``, ``guarantee_needed``.
+    """
+    if facility.is_disputed:
+        raise Conflict("A dispute holds this facility.", code="disputed")
+    if open_call(tx, facility.id) is not None:
+        raise Conflict("A margin call is open.", code="call_open")
+    owed = exposure(tx, facility.lender, facility.borrower)
+    if owed.minor == 0:
+        return None
+    after = cover_of(tx, ctx, facility, call=call, purpose=None, without=without)
+    if owed > after.base + Money(facility.margin_cash):
+        raise Conflict("Money is still owed on these goods.", code="exposure_uncovered")
+    if not ltv_holds(tx, ctx, facility.id, owed, after.gross):
+        raise Conflict("Above 75 % the controller's guarantee is needed.", code="guarantee_needed")
+    return after
+
+
 def ltv_holds(tx: Tx, ctx: Context, facility: str, owed: Money, gross: Money) -> bool:
     """Whether the gate lets this exposure pass: at most 75 %, or the controller's guarantee of it is active (N-8)."""
     if ltv_passes(owed, gross, ctx.policy.number("monitoring", "ltv_gate")):
         return True
     own = (guarantees.c.facility == facility) & (guarantees.c.state == "ACTIVE") & (guarantees.c.amount >= owed.minor)
     return tx.execute(sa.select(guarantees.c.id).where(own)).first() is not None
-
-
-def terms_of(tx: Tx, facility: Any) -> tuple[bytes, dict[str, Any]]:
-    """The hash of a facility's terms and the terms themselves."""
-    query = sa.select(applications.c.terms_hash, applications.c.terms).where(applications.c.id == facility.application)
-    terms_hash, terms = tx.execute(query).one()
-    return bytes(terms_hash), json.loads(terms)
 
 
 def _read(text: str) -> Money:

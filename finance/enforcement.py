@@ -44,8 +44,8 @@ def propose_enforcement(
         Rejected: ``not_allowed``, ``no_such_facility``. Conflict: ``disputed``, ``illegal_transition``.
     """
     actor.need(*BANK)
-    row, pledge = _enforceable(tx, actor, facility)
-    return propose(tx, ctx, actor, action="enforcement", subject=facility, seen=_seen(row, pledge), key=key,
+    row, held = _enforceable(tx, actor, facility)
+    return propose(tx, ctx, actor, action="enforcement", subject=facility, seen=_seen(row, held), key=key,
                    reason=reason, now=now)  # fmt: skip
 
 
@@ -61,21 +61,13 @@ def enforce(
     actor.need("bank_checker")
 
     def act(call: Call) -> dict[str, Any]:
-        row, pledge = _enforceable(tx, actor, facility)
-        approved(tx, ctx, call, action="enforcement", subject=facility, seen=_seen(row, pledge), request=request,
+        row, held = _enforceable(tx, actor, facility)
+        approved(tx, ctx, call, action="enforcement", subject=facility, seen=_seen(row, held), request=request,
                  proposal=proposal)  # fmt: skip
-        chain_tx = enqueue(
-            tx, account=ctx.account(row.lender), to=ctx.registry.address, purpose="enforce",
-            data=ctx.registry.enforce_call(bytes(pledge.receipt)), reference=f"{pledge.id}/{key}", now_ms=now * 1_000,
-        )  # fmt: skip
-        tx.execute(
-            pledges.update().where(pledges.c.id == pledge.id).values(
-                state=step("pledge", pledge.state, "enforce"), chain_tx=chain_tx
-            )
-        )  # fmt: skip
+        sent = [_send(tx, ctx, pledge, "enforce", key, now) for pledge in held]
         state = step("facility", row.state, "enforce")
         tx.execute(facilities.update().where(facilities.c.id == facility).values(state=state))
-        return {"facility": facility, "state": state, "chain_tx": chain_tx}
+        return {"facility": facility, "state": state, "chain_tx": sent[-1]}
 
     body = {"facility": facility, "request": request, "proposal": proposal}
     return command(tx, ctx, name="enforce", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
@@ -104,24 +96,18 @@ def book_sale(
 
     def act(call: Call) -> dict[str, Any]:
         row = bank_facility(tx, actor, facility)
-        pledge = _enforcing(tx, ctx, row)
-        chain_tx = enqueue(
-            tx, account=ctx.account(row.lender), to=ctx.registry.address, purpose="settle",
-            data=ctx.registry.settle_call(bytes(pledge.receipt)), reference=f"{pledge.id}/{key}", now_ms=now * 1_000,
-        )  # fmt: skip
-        tx.execute(
-            pledges.update().where(pledges.c.id == pledge.id).values(
-                state=step("pledge", pledge.state, "sold"), chain_tx=chain_tx
-            )
-        )  # fmt: skip
+        held = _enforcing(tx, ctx, row)
+        for pledge in held:
+            _send(tx, ctx, pledge, "settle", key, now)
+        sale = held[0].id
         left, shares = _pay_loans(tx, row, proceeds - expense, call)
         parts = shares | {PAYABLE: expense.minor + left.minor}
-        entry = Entry("sale", f"sale/{pledge.id}", {CLEARING: proceeds},
+        entry = Entry("sale", f"sale/{sale}", {CLEARING: proceeds},
                       {code: Money(minor) for code, minor in parts.items() if minor})  # fmt: skip
         number = _post(tx, entry, row, call)
         tx.execute(
             sales.insert().values(
-                id=pledge.id, facility=facility, proceeds=proceeds.minor, costs=expense.minor, surplus=left.minor,
+                id=sale, facility=facility, proceeds=proceeds.minor, costs=expense.minor, surplus=left.minor,
                 bids=json.dumps([dict(bid) for bid in bids]), business_date=call.business_date,
             )
         )  # fmt: skip
@@ -279,30 +265,47 @@ def _loans(tx: Tx, facility: str) -> list[Loan]:
     return read_loans(tx, list(idents), is_locked=True)
 
 
-def _enforceable(tx: Tx, actor: Actor, facility: str) -> tuple[Any, Any]:
+def _send(tx: Tx, ctx: Context, pledge: Any, purpose: str, key: str, now: int) -> int:
+    """Send the enforcement or the sale of one pledge to the chain."""
+    call, event = {"enforce": (ctx.registry.enforce_call, "enforce"), "settle": (ctx.registry.settle_call, "sold")}[
+        purpose
+    ]
+    chain_tx = enqueue(
+        tx, account=ctx.account(pledge.lender), to=ctx.registry.address, purpose=purpose,
+        data=call(bytes(pledge.receipt)), reference=f"{pledge.id}/{key}", now_ms=now * 1_000,
+    )  # fmt: skip
+    state = step("pledge", pledge.state, event)
+    tx.execute(pledges.update().where(pledges.c.id == pledge.id).values(state=state, chain_tx=chain_tx))
+    return chain_tx
+
+
+def _enforceable(tx: Tx, actor: Actor, facility: str) -> tuple[Any, list[Any]]:
     row = bank_facility(tx, actor, facility)
     step("facility", row.state, "enforce")
     if row.is_disputed:
         raise Conflict("A dispute holds this facility.", code="disputed")
-    query = sa.select(pledges).where(pledges.c.facility == facility, pledges.c.state == "ACTIVE").with_for_update()
-    pledge = tx.execute(query).one_or_none()
-    if pledge is None:
+    held = _pledges(tx, facility, "ACTIVE")
+    if not held:
         raise Conflict("No pledge is active.", code="pledge_not_active")
-    return row, pledge
+    return row, held
 
 
-def _enforcing(tx: Tx, ctx: Context, row: Any) -> Any:
-    query = sa.select(pledges).where(pledges.c.facility == row.id, pledges.c.state == "ENFORCING").with_for_update()
-    pledge = tx.execute(query).one_or_none()
-    if row.state != "ENFORCING" or pledge is None:
+def _enforcing(tx: Tx, ctx: Context, row: Any) -> list[Any]:
+    held = _pledges(tx, row.id, "ENFORCING")
+    if row.state != "ENFORCING" or not held:
         raise Conflict("The facility is not being enforced.", code="not_enforcing")
-    if ctx.registry.pledge_of(bytes(pledge.receipt)).state != "enforcing":
+    if any(ctx.registry.pledge_of(bytes(pledge.receipt)).state != "enforcing" for pledge in held):
         raise Conflict("The chain does not show the enforcement yet.", code="not_final")
-    return pledge
+    return held
 
 
-def _seen(row: Any, pledge: Any) -> dict[str, Any]:
-    return {"facility": row.id, "state": row.state, "pledge": pledge.id}
+def _pledges(tx: Tx, facility: str, state: str) -> list[Any]:
+    query = sa.select(pledges).where(pledges.c.facility == facility, pledges.c.state == state).with_for_update()
+    return list(tx.execute(query.order_by(pledges.c.id)).all())
+
+
+def _seen(row: Any, held: Sequence[Any]) -> dict[str, Any]:
+    return {"facility": row.id, "state": row.state, "pledges": [pledge.id for pledge in held]}
 
 
 def _post(tx: Tx, entry: Entry, row: Any, call: Call) -> int:

@@ -16,7 +16,9 @@ from core.canonical import b64u, canonical_bytes, sha256
 from core.errors import Conflict, Rejected
 from core.money import Money
 from finance.calendar import rolled
+from finance.closing import sunset
 from finance.commandlog import business_date, by_itself, insert_ignore
+from finance.exits import lapse_offers
 from finance.journal import ALLOWANCE, IMPAIRMENT, INCOME, RECEIVABLE, Entry, control_differences, post, trial_balance
 from finance.loanbook import GROWING, Loan, carried, growth_entry, read_loans, write_growth, write_loans
 from finance.model import Call
@@ -95,8 +97,16 @@ def end_of_day(
         worse = _provide(tx, day, now=now)
         rolled_lines = _roll_provisional(tx, day)
         put(tx, "business_date", until.isoformat())
+        ended = sunset(tx, _Run(policy), today=until, now=now)
+        lapsed = lapse_offers(tx, _Run(policy), now=now)
         body = {"day": day.isoformat(), "step": "close"}
-        result = {"next": until.isoformat(), "reclassified": worse, "rolled": rolled_lines}
+        result = {
+            "next": until.isoformat(),
+            "reclassified": worse,
+            "rolled": rolled_lines,
+            "ended": len(ended),
+            "lapsed": len(lapsed),
+        }
         by_itself(tx, _Run(policy), name="end_of_day", org=SYSTEM, subject=f"end of {day.isoformat()}", now=now,
                   body=body, act=_just(result))  # fmt: skip
         return _report(tx, day, until, done, moved)

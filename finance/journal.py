@@ -83,6 +83,26 @@ def post(
     return number
 
 
+def reversed_entry(tx: Tx, reference: str) -> Entry:
+    """The mirror of a posted entry: its debits as credits and its credits as debits.
+
+    Raises:
+        Rejected: ``no_such_entry``.
+    """
+    query = (
+        sa.select(postings)
+        .join(entries, entries.c.number == postings.c.entry)
+        .where(entries.c.reference == reference)
+        .order_by(postings.c.line)
+    )
+    rows = tx.execute(query).all()
+    if not rows:
+        raise Rejected("There is no such entry.", code="no_such_entry")
+    debits = {row.account: Money(row.credit_minor) for row in rows if row.credit_minor}
+    credits_ = {row.account: Money(row.debit_minor) for row in rows if row.debit_minor}
+    return Entry("reversal", f"reversal/{reference}", debits, credits_)
+
+
 def trial_balance(tx: Tx, lender: str) -> dict[str, Money]:
     """By account, debits minus credits; the values sum to zero."""
     query = (
@@ -104,7 +124,7 @@ def control_differences(tx: Tx, lender: str) -> dict[str, Money]:
     balance, interest, overpaid = (int(value or 0) for value in tx.execute(query).one())
     mine = facilities.c.lender == lender
     margin = tx.execute(sa.select(sa.func.sum(facilities.c.margin_cash)).where(mine)).scalar_one() or 0
-    sold = sa.select(sa.func.sum(sales.c.costs + sales.c.surplus)).select_from(
+    sold = sa.select(sa.func.sum(sales.c.costs + sales.c.surplus - sales.c.surplus_paid)).select_from(
         sales.join(facilities, facilities.c.id == sales.c.facility)
     )
     payable = overpaid + int(tx.execute(sold.where(mine)).scalar_one() or 0)

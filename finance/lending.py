@@ -19,7 +19,16 @@ from finance.consents import CREDIT
 from finance.cover import active_pledges, cover_of, ltv_holds
 from finance.inputs import exposure
 from finance.journal import DEPOSITS, INCOME, LOANS, PAYABLE, RECEIVABLE, Entry, post
-from finance.loanbook import GROWING, Loan, carried, growth_entry, read_loans, write_growth, write_loans
+from finance.loanbook import (
+    GROWING,
+    Loan,
+    carried,
+    growth_entry,
+    read_loans,
+    stored_standing,
+    write_growth,
+    write_loans,
+)
 from finance.model import Actor, Call, Context
 from finance.ratios import availability
 from finance.schedule import Every, schedule
@@ -81,14 +90,8 @@ def repay(
     money = parse_money(amount, pointer="amount")
 
     def act(call: Call) -> dict[str, Any]:
-        found = tx.execute(sa.select(loans.c.facility).where(loans.c.id == loan)).scalar_one_or_none()
-        row = facility_row(tx, found) if found is not None else None
-        if row is None or actor.org not in (row.lender, row.borrower):
-            raise Rejected("There is no such loan.", code="no_such_loan", pointer="loan")
-        paid = (payments.c.lender == row.lender) & (payments.c.reference == reference)
-        if tx.execute(sa.select(payments.c.loan).where(paid)).first() is not None:
-            raise Conflict("This payment is booked already.", code="already_booked", pointer="reference")
-        return _book(tx, grow(tx, loan, until=call.business_date, now=now), money, reference, call)
+        loan_of(tx, actor, loan)
+        return book_payment(tx, grow(tx, loan, until=call.business_date, now=now), money, reference, call)
 
     body = {"loan": loan, "amount": amount, "reference": reference}
     return command(tx, ctx, name="repay", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
@@ -142,6 +145,19 @@ def facility_row(tx: Tx, facility: str) -> Any:
     if tx.execute(bumped).rowcount != 1:
         raise Rejected("There is no such facility.", code="no_such_facility", pointer="facility")
     return tx.execute(sa.select(facilities).where(facilities.c.id == facility)).one()
+
+
+def loan_of(tx: Tx, actor: Actor, loan: str) -> Any:
+    """The locked facility of a loan of the actor's organisation, as bank or as borrower.
+
+    Raises:
+        Rejected: ``no_such_loan``.
+    """
+    found = tx.execute(sa.select(loans.c.facility).where(loans.c.id == loan)).scalar_one_or_none()
+    row = facility_row(tx, found) if found is not None else None
+    if row is None or actor.org not in (row.lender, row.borrower):
+        raise Rejected("There is no such loan.", code="no_such_loan", pointer="loan")
+    return row
 
 
 def bank_facility(tx: Tx, actor: Actor, facility: str) -> Any:
@@ -207,7 +223,15 @@ def _pay_out(tx: Tx, facility: Any, money: Money, base: Mapping[str, Any], call:
     return {"loan": loan, "state": state, "amount": money.text(), "entry": number, "due": last.isoformat()}
 
 
-def _book(tx: Tx, loan: Loan, money: Money, reference: str, call: Call) -> dict[str, Any]:
+def book_payment(tx: Tx, loan: Loan, money: Money, reference: str, call: Call) -> dict[str, Any]:
+    """Book a payment on a loan that has grown to the business date.
+
+    Raises:
+        Conflict: ``already_booked``, or ``illegal_transition`` for a loan that is not open.
+    """
+    paid = (payments.c.lender == loan.lender) & (payments.c.reference == reference)
+    if tx.execute(sa.select(payments.c.loan).where(paid)).first() is not None:
+        raise Conflict("This payment is booked already.", code="already_booked", pointer="reference")
     step("loan", loan.standing.state, "repaid")
     got = spread(money, _dues(loan, call.business_date), order=NON_PERFORMING if loan.is_off_book else PERFORMING)
     after = _paid(loan, got, call.business_date)
@@ -231,6 +255,7 @@ def _book(tx: Tx, loan: Loan, money: Money, reference: str, call: Call) -> dict[
         payments.insert().values(
             lender=loan.lender, reference=reference, loan=loan.id, amount=money.minor,
             allocation=json.dumps(got.lines), business_date=call.business_date,
+            before=json.dumps(stored_standing(loan.standing)),
         )
     )  # fmt: skip
     return {

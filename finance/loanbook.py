@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from fractions import Fraction
 from typing import Any, Final
@@ -106,13 +106,36 @@ def write_growth(tx: Tx, grown: Sequence[tuple[Loan, Grown]], until: date) -> No
         tx.execute(accruals.insert(), rows)
 
 
-def growth_entry(total: int, reference: str) -> Entry | None:
+def growth_entry(total: int, reference: str, *, kind: str = "accrual") -> Entry | None:
     """The entry for posted interest: receivable against income; the other way where rounding took back."""
     if total == 0:
         return None
     if total < 0:
-        return Entry("accrual", reference, {INCOME: Money(-total)}, {RECEIVABLE: Money(-total)})
-    return Entry("accrual", reference, {RECEIVABLE: Money(total)}, {INCOME: Money(total)})
+        return Entry(kind, reference, {INCOME: Money(-total)}, {RECEIVABLE: Money(-total)})
+    return Entry(kind, reference, {RECEIVABLE: Money(total)}, {INCOME: Money(total)})
+
+
+def stored_standing(standing: Standing) -> dict[str, Any]:
+    """A loan's standing as JSON: whole minor units, exact fractions and dates as texts."""
+    lines = [
+        asdict(line) | {"due": line.due.isoformat(), "penalty_exact": str(line.penalty_exact)}
+        for line in standing.lines
+    ]
+    return {
+        "state": standing.state, "accrued_to": standing.accrued_to.isoformat(), "exact": str(standing.exact),
+        "posted": standing.posted, "lines": lines,
+    }  # fmt: skip
+
+
+def read_standing(value: Mapping[str, Any]) -> Standing:
+    """The standing that ``stored_standing`` wrote."""
+    lines = tuple(
+        Instalment(**line | {"due": date.fromisoformat(line["due"]), "penalty_exact": Fraction(line["penalty_exact"])})
+        for line in value["lines"]
+    )
+    return Standing(
+        value["state"], date.fromisoformat(value["accrued_to"]), Fraction(value["exact"]), value["posted"], lines
+    )
 
 
 def _loan(row: Any, lines: tuple[Instalment, ...], policies: dict[str, Policy]) -> Loan:

@@ -7,10 +7,11 @@ import sqlalchemy as sa
 from core.errors import Conflict, Rejected
 from core.money import Money, parse_money
 from finance.commandlog import command
+from finance.cover import open_call
 from finance.journal import CLEARING, MARGIN, Entry, post
 from finance.lending import bank_facility, facility_row
 from finance.model import BANK, Actor, Call, Context
-from finance.monitoring import health_of, monitor_one, open_call
+from finance.monitoring import health_of, monitor_one
 from finance.states import step
 from finance.tables import facilities, margin_calls
 from ledger.database import Tx

@@ -17,20 +17,21 @@ from core.errors import Unavailable
 from core.money import Money, parse_money
 from finance.calendar import after_business_days
 from finance.commandlog import business_date, by_itself
-from finance.cover import cover_of, ltv_holds
+from finance.cover import cover_of, ltv_holds, open_call
+from finance.exits import lapse_offers
 from finance.journal import INCOME, RECEIVABLE, Entry, post
 from finance.loanbook import read_loans, write_loans
 from finance.model import Actor, Call, Context
 from finance.policy import Policy
 from finance.reconcile import freeze_mismatches
+from finance.reviews import review_limits
 from finance.states import OPEN_LOANS, step
-from finance.tables import facilities, loans, margin_calls, payments, quotes
+from finance.tables import facilities, loans, margin_calls, payments, quotes, reversals
 from ledger.database import Database, Tx
 from ledger.itemmap import proof_size
 
 WATCHED: Final = ("ACTIVE", "WATCH", "FROZEN", "EXPIRED", "TERMINATED")
 HOUR_S: Final = 3_600
-OPEN_CALLS: Final = ("OPEN", "NOTIFIED", "PARTIALLY_CURED")
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,6 @@ def monitor_one(tx: Tx, ctx: Context, ident: str, *, now: int) -> tuple[str, ...
     return tuple(happened)
 
 
-def open_call(tx: Tx, facility: str) -> Any:
-    """The facility's open margin call, or None."""
-    query = sa.select(margin_calls).where(margin_calls.c.facility == facility, margin_calls.c.state.in_(OPEN_CALLS))
-    return tx.execute(query).one_or_none()
-
-
 class _Changes:
     """Collects what one judgement changes; illegal steps raise, steps that change nothing are left out."""
 
@@ -286,9 +281,16 @@ class Watch:
             # Draws read the chain anyway; a pledge that it does not bear stops the whole facility (V12).
             wrong = freeze_mismatches(self._db, self._ctx, now=now)
         self._seen, self._last_s = seen, now
-        return bool(monitor(self._db, self._ctx, now=now) or wrong)
+        moved = monitor(self._db, self._ctx, now=now)
+        reviewed = review_limits(self._db, self._ctx, now=now)
+        with self._db.transaction() as tx:
+            lapsed = lapse_offers(tx, self._ctx, now=now)
+        return bool(moved or wrong or reviewed or lapsed)
+
+
+_WATCHED_TABLES: Final = (quotes, payments, reversals, loans)
 
 
 def _counts(tx: Tx) -> tuple[int, ...]:
-    asked = [sa.select(sa.func.count()).select_from(table).scalar_subquery() for table in (quotes, payments, loans)]
+    asked = [sa.select(sa.func.count()).select_from(table).scalar_subquery() for table in _WATCHED_TABLES]
     return tuple(tx.execute(sa.select(*asked)).one())

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from core.canonical import b64u, canonical_bytes, sha256
 from core.errors import Conflict, Rejected
 from finance.commandlog import command
-from finance.inputs import exposure
+from finance.cover import check_release
 from finance.model import BANK, Actor, Call, Context
 from finance.receipts import receipt_row
 from finance.states import step
@@ -116,12 +116,13 @@ def request_release(
 
     Raises:
         Rejected: ``not_allowed``, ``no_such_pledge``.
-        Conflict: ``exposure_uncovered``, ``disputed``, ``illegal_transition``.
+        Conflict: ``exposure_uncovered``, ``guarantee_needed``, ``call_open``, ``disputed``,
+            ``illegal_transition``.
     """
     actor.need(*BANK)
 
     def act(call: Call) -> dict[str, Any]:
-        row = _releasable(tx, actor, pledge)
+        row = _releasable(tx, ctx, actor, pledge, call)
         return {"pledge": pledge, "release_hash": b64u(_release_hash(row, actor.person, key)), "request": key}
 
     return command(
@@ -146,7 +147,7 @@ def approve_release(
     actor.need("bank_checker")
 
     def act(call: Call) -> dict[str, Any]:
-        row = _releasable(tx, actor, pledge)
+        row = _releasable(tx, ctx, actor, pledge, call)
         asked = _release_hash(row, maker, request)
         if b64u(asked) != release_hash or not _was_requested(tx, actor.org, request, maker):
             raise Conflict("The release is not the one you saw.", code="changed_since_seen", pointer="release_hash")
@@ -158,16 +159,21 @@ def approve_release(
                 decision="approve/bank_checker", reason=reason, at_s=now, expires_s=now + 86_400,
             )
         )  # fmt: skip
-        chain_tx = enqueue(
-            tx, account=ctx.account(row.lender), to=ctx.registry.address, purpose="release",
-            data=ctx.registry.release_call(bytes(row.receipt)), reference=f"{pledge}/{key}", now_ms=now * 1_000,
-        )  # fmt: skip
-        state = step("pledge", row.state, "release_approved")
-        tx.execute(pledges.update().where(pledges.c.id == pledge).values(state=state, chain_tx=chain_tx))
-        return {"pledge": pledge, "state": state, "chain_tx": chain_tx}
+        return send_release(tx, ctx, row, key=key, now=now)
 
     body = {"pledge": pledge, "request": request, "maker": maker, "release_hash": release_hash}
     return command(tx, ctx, name="approve_release", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
+
+
+def send_release(tx: Tx, ctx: Context, row: Any, *, key: str, now: int) -> dict[str, Any]:
+    """Send an approved release to the chain; the goods count no more from this moment."""
+    chain_tx = enqueue(
+        tx, account=ctx.account(row.lender), to=ctx.registry.address, purpose="release",
+        data=ctx.registry.release_call(bytes(row.receipt)), reference=f"{row.id}/{key}", now_ms=now * 1_000,
+    )  # fmt: skip
+    state = step("pledge", row.state, "release_approved")
+    tx.execute(pledges.update().where(pledges.c.id == row.id).values(state=state, chain_tx=chain_tx))
+    return {"pledge": row.id, "state": state, "chain_tx": chain_tx}
 
 
 def pledge_row(tx: Tx, pledge: str, *, for_update: bool = False) -> Any:
@@ -192,7 +198,7 @@ def lapse(tx: Tx, facility: str) -> None:
         )
 
 
-def _releasable(tx: Tx, actor: Actor, pledge: str) -> Any:
+def _releasable(tx: Tx, ctx: Context, actor: Actor, pledge: str, call: Call) -> Any:
     found = pledge_row(tx, pledge)
     if found.lender != actor.org:
         raise Rejected("There is no such pledge.", code="no_such_pledge")
@@ -200,11 +206,7 @@ def _releasable(tx: Tx, actor: Actor, pledge: str) -> Any:
     facility = tx.execute(sa.select(facilities).where(facilities.c.id == found.facility).with_for_update()).one()
     row = pledge_row(tx, pledge, for_update=True)
     step("pledge", row.state, "release_approved")
-    if facility.is_disputed:
-        raise Conflict("A dispute holds this facility.", code="disputed")
-    # One pledge secures the facility: without it nothing covers, so nothing may be owed.
-    if exposure(tx, facility.lender, facility.borrower).minor > 0:
-        raise Conflict("Money is still owed on these goods.", code="exposure_uncovered")
+    check_release(tx, ctx, facility, without=[pledge], call=call)
     return row
 
 

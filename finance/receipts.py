@@ -1,7 +1,7 @@
 """Electronic warehouse receipts: a custodian claims goods for their owner, in the database and on the chain."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -146,6 +146,53 @@ def end_receipt(
     return command(tx, ctx, name="end_receipt", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
 
 
+def split_receipt(
+    tx: Tx, ctx: Context, actor: Actor, *, receipt: str, parts: Sequence[str], key: str, reason: str, now: int
+) -> dict[str, Any]:
+    """The custodian splits a receipt: one child for each part, with what is packed in it; together they are the whole.
+
+    Args:
+        parts: things or containers that the receipt claims, in any spelling; each claim goes to the innermost part.
+
+    Raises:
+        Rejected: ``not_allowed``, ``no_such_receipt``, ``bad_parts``. AlreadyPledged: the goods secure a loan.
+        Conflict: ``parts_do_not_sum``, ``illegal_transition``.
+    """
+    actor.need("custodian")
+    roots = [canonical(part) for part in parts]
+    if not 2 <= len(roots) <= 100 or len(set(roots)) != len(roots):
+        raise Rejected("A receipt is split into 2 to 100 different parts.", code="bad_parts", pointer="parts")
+
+    def act(call: Call) -> dict[str, Any]:
+        row = receipt_row(tx, unb64u(receipt, length=32), for_update=True)
+        if row.custodian != actor.org:
+            raise Rejected("This is another custodian's receipt.", code="not_allowed")
+        if live_pledge(tx, bytes(row.id)) is not None:
+            raise AlreadyPledged()
+        state = step("receipt", row.state, "split")
+        shares = _shares(tx, ctx, bytes(row.id), roots)
+        address = bytes.fromhex(ctx.signer.address(ctx.account(actor.org))[2:])
+        children = {root: address + sha256(f"{actor.org}\x00{key}\x00{root}".encode())[:12] for root in roots}
+        last = 0
+        for root, child in children.items():
+            last = _split_off(tx, ctx, row, child, root, shares[root], now)
+        for child in children.values():
+            seal = _send(tx, ctx, actor.org, ctx.registry.seal_call(child), "seal", b64u(child), now)
+            tx.execute(receipts.update().where(receipts.c.id == child).values(chain_tx=seal))
+        tx.execute(receipts.update().where(receipts.c.id == bytes(row.id)).values(state=state, chain_tx=last))
+        return {"receipt": receipt, "state": state, "children": {root: b64u(one) for root, one in children.items()}}
+
+    body = {"receipt": receipt, "parts": list(parts)}
+    return command(tx, ctx, name="split_receipt", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
+
+
+def end_split(tx: Tx, receipt: bytes) -> None:
+    """The chain has moved every claim of a receipt to its children: so does the database, key by key (V2)."""
+    children = sa.select(receipts.c.id).where(receipts.c.parent == receipt, receipts.c.state != "CANCELLED")
+    tx.execute(claims.update().where(claims.c.receipt == receipt).values(is_live=False))
+    tx.execute(claims.update().where(claims.c.receipt.in_(children)).values(is_live=True))
+
+
 def claims_of(tx: Tx, ctx: Context, item: str) -> list[Claim]:
     """What a receipt over a thing claims: it, everything inside it, and each lot concerned with its quantity.
 
@@ -246,6 +293,66 @@ def _enqueue(tx: Tx, ctx: Context, actor: Actor, receipt: bytes, owner: str, wan
         )  # fmt: skip
     return enqueue(
         tx, account=account, to=to, data=ctx.registry.seal_call(receipt), purpose="seal", reference=reference,
+        now_ms=now * 1_000,
+    )  # fmt: skip
+
+
+def _shares(tx: Tx, ctx: Context, receipt: bytes, roots: Sequence[str]) -> dict[str, dict[bytes, int]]:
+    """By part the claims that go with it; every claim of the receipt goes with exactly one."""
+    query = (
+        sa.select(goods.c.item, goods.c.kind, claims.c.goods_key, claims.c.quantity)
+        .select_from(claims.join(goods, goods.c.goods_key == claims.c.goods_key))
+        .where(claims.c.receipt == receipt, claims.c.is_live)
+    )
+    held = {row.item: row for row in tx.execute(query)}
+    units = {item: bytes(row.goods_key) for item, row in held.items() if row.kind != "LOT"}
+    if not set(roots) <= set(units):
+        raise Rejected("Each part is a thing under this receipt.", code="bad_parts", pointer="parts")
+    inside = {root: {root, *ctx.contents(tx, root)} & set(units) for root in roots}
+    lots = ctx.lots(tx, sorted(units))
+    shares: dict[str, dict[bytes, int]] = {root: {} for root in roots}
+    for unit in sorted(units):
+        # The innermost part is the one with the fewest things in it.
+        around = sorted((root for root in roots if unit in inside[root]), key=lambda root: (len(inside[root]), root))
+        if not around:
+            raise Conflict(f"{unit} is in none of the parts.", code="parts_do_not_sum", pointer="parts")
+        own = shares[around[0]]
+        own[units[unit]] = 1
+        if unit in lots:
+            lot = ctx.goods_key(lots[unit])
+            own[lot] = own.get(lot, 0) + LOT_UNIT
+    whole = {bytes(row.goods_key): row.quantity for row in held.values()}
+    sums = Counter[bytes]()
+    for own in shares.values():
+        sums.update(own)
+    if dict(sums) != whole:
+        raise Conflict("The parts do not sum to the whole receipt.", code="parts_do_not_sum", pointer="parts")
+    return shares
+
+
+def _split_off(tx: Tx, ctx: Context, row: Any, child: bytes, root: str, own: Mapping[bytes, int], now: int) -> int:
+    values = {
+        "id": child, "custodian": row.custodian, "owner": row.owner, "item": root, "place": row.place, "issued_s": now,
+        "expires_s": row.expires_s, "state": "REGISTERING", "parent": bytes(row.id),
+    }  # fmt: skip
+    tx.execute(receipts.insert().values(values))
+    wanted = sorted(own.items())
+    # The parent's claims stay live until the chain has moved them.
+    rows = [{"receipt": child, "goods_key": key, "quantity": quantity, "is_live": False} for key, quantity in wanted]
+    tx.execute(claims.insert(), rows)
+    last = 0
+    for start in range(0, len(wanted), KEYS_PER_CALL):
+        part = wanted[start : start + KEYS_PER_CALL]
+        data = ctx.registry.split_call(bytes(row.id), child, part)
+        last = _send(tx, ctx, row.custodian, data, "split", f"{b64u(child)}/{start}", now, gas=claims_gas(len(part)))
+    return last
+
+
+def _send(
+    tx: Tx, ctx: Context, org: str, data: bytes, purpose: str, reference: str, now: int, *, gas: int | None = None
+) -> int:
+    return enqueue(
+        tx, account=ctx.account(org), to=ctx.registry.address, data=data, purpose=purpose, reference=reference, gas=gas,
         now_ms=now * 1_000,
     )  # fmt: skip
 

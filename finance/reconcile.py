@@ -15,14 +15,15 @@ from core.errors import Broken
 from finance.commandlog import by_itself
 from finance.model import Context
 from finance.pledges import lapse
-from finance.receipts import free_claims, live_pledge
-from finance.states import step
+from finance.receipts import end_split, free_claims
+from finance.register import filing
+from finance.states import LIVE_PLEDGES, step
 from finance.tables import facilities, pledges, receipts
 from ledger.chain_book import state_of
 from ledger.database import Database, Tx
 
 _OPEN_PLEDGES = ("RESERVED", "SIGNED", "CHAIN_PENDING", "RELEASING")
-_OPEN_RECEIPTS = ("REGISTERING", "DELIVERING", "CANCELLING")
+_OPEN_RECEIPTS = ("REGISTERING", "SPLITTING", "DELIVERING", "CANCELLING")
 _ON_CHAIN = {"ACTIVE": "active", "ENFORCING": "enforcing"}
 
 
@@ -131,8 +132,12 @@ def _receipt(tx: Tx, ctx: Context, receipt: bytes, now: int, steps: Steps) -> No
     outcome = state_of(tx, row.chain_tx).state
     if outcome not in ("final", "reverted", "lost"):
         return
+    shown = ctx.registry.receipt_at(receipt).state
+    if row.state == "SPLITTING" and shown == "splitting":
+        # Claims have begun to move: on the chain such a split can only go on.
+        return
     if row.state == "REGISTERING":
-        event = "sealed" if outcome == "final" and ctx.registry.receipt_at(receipt).state == "sealed" else "failed"
+        event = "sealed" if outcome == "final" and shown == "sealed" else "failed"
     else:
         event = "final" if outcome == "final" else "reverted"
     state = step("receipt", row.state, event)
@@ -140,6 +145,8 @@ def _receipt(tx: Tx, ctx: Context, receipt: bytes, now: int, steps: Steps) -> No
     def change(moved: Steps) -> None:
         if state in ("CANCELLED", "DELIVERED"):
             free_claims(tx, receipt)
+        if state == "SPLIT":
+            end_split(tx, receipt)
         tx.execute(receipts.update().where(receipts.c.id == receipt).values(state=state))
         moved.moved.append(("receipt", receipt.hex(), state))
 
@@ -175,7 +182,9 @@ def _final(tx: Tx, ctx: Context, row: Any, outcome: Any, now: int, steps: Steps)
     if state == "ACTIVE":
         if not _agrees(ctx, row, "active"):
             raise Broken(f"Pledge {row.id} is final, but the contract does not show it.", code="pledge_mismatch")
-        _set(tx, row, state, steps, final_block=outcome.block_number, registered_s=now)
+        number, digest = filing(row, block=outcome.block_number, registered_s=now)
+        _set(tx, row, state, steps, final_block=outcome.block_number, registered_s=now, filing_number=number,
+             filing_hash=digest)  # fmt: skip
         _move_receipt(tx, row, "pledged")
         facility = tx.execute(sa.select(facilities).where(facilities.c.id == row.facility).with_for_update()).one()
         if facility.state == "PENDING":
@@ -186,7 +195,8 @@ def _final(tx: Tx, ctx: Context, row: Any, outcome: Any, now: int, steps: Steps)
     _set(tx, row, state, steps)
     _move_receipt(tx, row, "freed")
     facility = tx.execute(sa.select(facilities).where(facilities.c.id == row.facility).with_for_update()).one()
-    if facility.state in ("ACTIVE", "WATCH") and live_pledge(tx, bytes(row.receipt)) is None:
+    live = sa.select(pledges.c.id).where(pledges.c.facility == row.facility, pledges.c.state.in_(LIVE_PLEDGES))
+    if facility.state in ("ACTIVE", "WATCH") and tx.execute(live).first() is None:
         # Nothing owed and nothing pledged: the line ends with its cover.
         ended = step("facility", step("facility", facility.state, "avail_end"), "close")
         tx.execute(facilities.update().where(facilities.c.id == facility.id).values(state=ended))
