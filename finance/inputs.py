@@ -14,7 +14,7 @@ from core.identifiers import class_of
 from core.money import Money
 from finance.consents import log_reading, need_consent
 from finance.model import Call, Context
-from finance.provenance import grounds
+from finance.provenance import grounds, moved_since
 from finance.receipts import receipt_row
 from finance.states import OPEN_LOANS
 from finance.tables import borrowers, claims, facilities, goods, loans, mortgages, quotes
@@ -84,7 +84,7 @@ def active_mortgages(tx: Tx, application: str | None) -> list[Any]:
 
 def _goods(tx: Tx, ctx: Context, lender: str, receipt: bytes, call: Call, *, is_first: bool) -> dict[str, Any]:
     row = receipt_row(tx, receipt)
-    evidence = ctx.assess(tx, row.item, call.now_s)
+    evidence = moved_since(ctx.assess(tx, row.item, call.now_s), row.issued_s)
     query = (
         sa.select(goods.c.item)
         .select_from(claims.join(goods, goods.c.goods_key == claims.c.goods_key))

@@ -1,4 +1,4 @@
-"""Two things that a history shows to a lender: how long goods were on their way, and fewer of them than the book says.
+"""What a history shows to a lender: when goods left, how long they were on their way, and fewer than the book says.
 
 Bad news counts as soon as it is logged; what would take it back counts once it is proven.
 """
@@ -48,6 +48,12 @@ def late_arrivals(story: Story, proof: Proof, as_of_s: int, most_s: int) -> list
     if left is not None and as_of_s - left[0] > most_s:
         late.append(left[1])
     return late
+
+
+def departures(story: Story) -> list[tuple[int, str]]:
+    """(unix seconds, event) of each time the goods themselves left a place."""
+    left = [e for e in _events(story) if biz_step(str(e.clear.get("bizStep", ""))) in LEAVING]
+    return [(event.device_ms // 1_000, _id(event)) for event in left]
 
 
 def count(story: Story, proof: Proof) -> Count:
