@@ -271,8 +271,10 @@ def test_the_log_serves_its_checkpoint_and_tiles(site: Site, story: Story) -> No
     assert len(full.content) == 256 * 32
     assert "immutable" in full.headers["cache-control"]
     assert len(part.content) == size % 256 * 32
-    for wrong in ("0/x000/000", "0/00", "64/000", "0/999", "0/000.p/0", "0/000.p/256", "data/000", "entries/000"):
+    for wrong in ("0/x000/000", "0/00", "64/000", "0/999", "0/000.p/0", "0/000.p/256", "data/000"):
         assert client.get(f"/log/tile/{wrong}").status_code == 404
+    # Entries and item lists are for registered mirrors: who signs no request learns nothing of them.
+    assert [client.get(f"/log/tile/{kind}/000").status_code for kind in ("entries", "items")] == [401, 401]
 
 
 def test_readiness_tests_its_parts_and_metrics_count(site: Site) -> None:

@@ -13,11 +13,17 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from api.app import create_app
 from api.services import Services, WebSettings
+from core.canonical import sha256
+from core.crypto import Ed25519Private
+from core.notes import COSIGNATURE, Verifier
 from ledger.database import open_database, upgrade
 from tests.conftest import free_port
 from tests.story import AUD, NOW, ORIGIN, Story, tell
 
 CHROMIUM = "/usr/bin/chromium"
+# A mirror that the pages pin; it cosigns nothing unless a test lets it.
+MIRROR_KEY = Ed25519Private(sha256(b"mirror"))
+MIRROR = Verifier("mirror.example", MIRROR_KEY.public, COSIGNATURE)
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
@@ -37,7 +43,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     upgrade(database)
     story = tell(database, folder)
     settings = WebSettings(
-        service=AUD, origin=ORIGIN, log_contract=story.place.contract, chain_id=story.place.chain_id, is_demo=True
+        service=AUD,
+        origin=ORIGIN,
+        log_contract=story.place.contract,
+        chain_id=story.place.chain_id,
+        is_demo=True,
+        mirror_keys=(MIRROR.encode(),),
     )
     app = create_app(
         Services(
