@@ -15,6 +15,7 @@ from ledger.disclosure import Reader
 from ledger.proofs import build_bundle
 from tests.story import Story, tell
 from tests.vectors.test_mutated_bundles import Log, expected_of, in_node, in_python, told
+from tests.vectors.test_third_verifier import expected, in_third
 from tracebond.verify import render
 
 READERS: tuple[Reader, ...] = ("consumer", "partner", "bank", "regulator")
@@ -139,6 +140,11 @@ def test_both_verifiers_agree_on_real_bundles_and_on_changed_ones(chain: Told) -
         else:
             assert result == {"refused": verdict}
     assert sum(isinstance(verdict, Report) for verdict in verdicts) == len(chain.bundles)
+
+
+def test_a_verifier_written_from_the_document_alone_says_the_same_of_real_bundles(chain: Told) -> None:
+    for data in chain.bundles.values():
+        assert in_third(chain.log, data) == expected(report_of(chain, data))
 
 
 def test_a_bundle_of_another_log_on_the_contract_names_what_it_does_not_cover(chain: Told) -> None:
