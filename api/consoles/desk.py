@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.canonical import b64u, canonical_bytes, sha256
+from finance.consents import consents_of
 from finance.model import Context
 from finance.receipts import receipts_over
 from finance.states import LIVE_PLEDGES
@@ -219,6 +220,21 @@ def own_receipts(tx: sa.Connection, org: str) -> list[dict[str, Any]]:
             "pledges": _pledges_of_receipt(tx, bytes(row.id)),
         }
         for row in tx.execute(query.order_by(receipts.c.issued_s.desc()).limit(100))
+    ]
+
+
+def own_consents(tx: sa.Connection, org: str, lang: str) -> list[dict[str, Any]]:
+    """What a borrower lets banks use of its data, for what and until when."""
+    return [
+        {
+            "id": row.id,
+            "lender": _party(tx, row.lender, lang),
+            "purpose": row.purpose,
+            "source": row.source,
+            "until_ms": int(row.until_s) * 1_000,
+            "is_withdrawn": row.withdrawn_s is not None,
+        }
+        for row in consents_of(tx, org)
     ]
 
 

@@ -95,6 +95,7 @@ def home(request: Request) -> Response:
         sees_receipts = who.has(Role.CUSTODIAN, Role.BORROWER)
         values["receipts"] = desk.own_receipts(tx, who.org) if sees_receipts else []
         values["applications"] = desk.own_applications(tx, who.org, lang) if who.has(Role.BORROWER) else []
+        values["consents"] = desk.own_consents(tx, who.org, lang) if who.has(Role.BORROWER) else []
         values["loans"] = desk.loan_rows(tx, who.org, lang) if who.has(Role.BORROWER) else []
     values |= {"is_custodian": who.has(Role.CUSTODIAN), "is_borrower": who.has(Role.BORROWER)}
     return show(request, "factory.html", values)

@@ -5,8 +5,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from api.consoles.case_rows import proposals_of
 from finance.states import OPEN_LOANS
-from finance.tables import command_log, facilities, loans, margin_calls
+from finance.tables import facilities, loans, margin_calls
 from ledger import masterdata
 
 _PROPOSALS = ("propose_unfreeze", "propose_enforcement", "propose_write_off")
@@ -32,7 +33,7 @@ def facility_rows(tx: sa.Connection, org: str, lang: str) -> list[dict[str, Any]
         .limit(500)
     )
     calls = {row.facility: row for row in tx.execute(sa.select(margin_calls).order_by(margin_calls.c.opened))}
-    proposals = _proposals(tx, org)
+    proposals = proposals_of(tx, org, _PROPOSALS)
     rows = [
         {
             "id": row.id,
@@ -60,23 +61,6 @@ def _call(row: Any) -> dict[str, Any] | None:
         "amount": int(row.amount), "due": row.due.isoformat(), "state": row.state, "version": row.version,
         "base": json.loads(row.base)["base"],
     }  # fmt: skip
-
-
-def _proposals(tx: sa.Connection, org: str) -> dict[str, dict[str, str]]:
-    """By facility, the newest proposal that waits for another person."""
-    query = (
-        sa.select(command_log)
-        .where(command_log.c.org == org, command_log.c.name.in_(_PROPOSALS))
-        .order_by(command_log.c.number)
-    )
-    found = {}
-    for row in tx.execute(query):
-        result = json.loads(row.result)
-        found[json.loads(row.body)["subject"]] = {
-            "action": row.name.removeprefix("propose_"), "request": result["request"],
-            "proposal": result["proposal"], "maker": result["maker"], "reason": row.reason,
-        }  # fmt: skip
-    return found
 
 
 def _party(tx: sa.Connection, org: str, lang: str) -> str:

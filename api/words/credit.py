@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from api.words import reports
+
 _DESK: Final[dict[str, tuple[str, str]]] = {
     "bank.queue": ("待办申请", "Applications"),
     "bank.queue_lead": (
@@ -231,4 +233,4 @@ _STATES: Final[dict[str, tuple[str, str]]] = {
     "posting.accrual": ("计息", "accrual"),
     "posting.repayment": ("还款", "repayment"),
 }
-WORDS: Final[dict[str, tuple[str, str]]] = {**_DESK, **_ALERTS, **_STATES}
+WORDS: Final[dict[str, tuple[str, str]]] = {**_DESK, **_ALERTS, **_STATES, **reports.WORDS}
