@@ -36,6 +36,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.scans = scans
     app.state.pages = Cache()
     routes = Routes(app)
+    resolver.install_numbered(routes)
     home.install(routes)
     mirrors.install(routes)
     promises.install(routes)
@@ -56,7 +57,7 @@ def create_app(services: Services) -> FastAPI:
 
 def install_consoles(routes: Routes) -> None:
     """Add the consoles of bank, goods side, regulator and operator."""
-    from api.consoles import bank, cases, credit, factory, operator, regulator
+    from api.consoles import bank, cases, credit, factory, operator, regulator, reports, reports_regulator
 
-    for part in (bank, cases, credit, factory, operator, regulator):
+    for part in (bank, cases, credit, factory, operator, regulator, reports, reports_regulator):
         part.install(routes)

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.convertors import Convertor, register_url_convertor
 
 from api import linkset
 from api.auth.routes import address_of
@@ -48,6 +49,32 @@ def install(routes: Routes) -> None:
     routes.get("/page/{path:path}", page, PUBLIC, include_in_schema=False)
     routes.get("/{ai}/{path:path}", resolve, PUBLIC, tags=["resolver"])
     routes.get("/{compressed}", resolve_compressed, PUBLIC, tags=["resolver"])
+
+
+def install_numbered(routes: Routes) -> None:
+    """Add the route of GS1 key paths that begin with a number, as every printed code does; nothing else begins so.
+
+    It stands before all others: scanned codes are the most frequent requests, and a route is found by trying one
+    after the other.
+    """
+    routes.get("/{ai:gs1}/{path:path}", resolve, PUBLIC, include_in_schema=False)
+
+
+class _Numbered(Convertor[str]):
+    """The number of a GS1 application identifier in a path."""
+
+    regex = "[0-9]{2,4}"
+
+    def convert(self, value: str) -> str:
+        """The number as it stands."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The number as it stands."""
+        return value
+
+
+register_url_convertor("gs1", _Numbered())
 
 
 async def resolve(request: Request, ai: str, path: str) -> Response:

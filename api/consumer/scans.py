@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Final
 
 import sqlalchemy as sa
 from fastapi.concurrency import run_in_threadpool
@@ -18,10 +19,13 @@ from api.tables import SCAN, SCAN_SALT
 from core.canonical import sha256
 from core.errors import TracebondError
 from core.prefixmap import map_key
-from ledger.database import Database
+from ledger.database import Database, fetch
 
 PENDING_MAX = 10_000
 FLUSH_EVERY_S = 1.0
+_LOOKS: Final = (
+    f"SELECT count(DISTINCT visitor), min(at_ms) FROM {SCAN.name} WHERE item_key = ? AND at_ms >= ? AND visitor <> ?"  # noqa: S608 - a name of ours
+)
 
 
 class ScanBook:
@@ -53,9 +57,8 @@ class ScanBook:
     def looks_since(self, tx: sa.Connection, item_id: str, visitor: bytes, *, since_ms: int) -> Looks:
         """Looks of other visitors since a moment."""
         key = map_key("item", item_id)
-        where = (SCAN.c.item_key == key, SCAN.c.at_ms >= since_ms, SCAN.c.visitor != visitor)
-        query = sa.select(sa.func.count(sa.distinct(SCAN.c.visitor)), sa.func.min(SCAN.c.at_ms)).where(*where)
-        count, first_ms = tx.execute(query).one()
+        # Written out because it runs for every page of sold goods.
+        [(count, first_ms)] = fetch(tx, _LOOKS, (key, since_ms, visitor))
         with self._lock:
             recent = self._recent.get(key, {})
             fresh = [(at, who) for who, at in recent.items() if at >= since_ms and who != visitor]

@@ -26,7 +26,11 @@ VALUES = {
 
 def filled(path: str) -> str:
     for name, value in VALUES.items():
-        path = path.replace("{" + name + "}", value).replace("{" + name + ":path}", value)
+        path = (
+            path.replace("{" + name + "}", value)
+            .replace("{" + name + ":path}", value)
+            .replace("{" + name + ":gs1}", value)
+        )
     return path
 
 
@@ -98,6 +102,7 @@ def test_a_public_policy_is_given_only_to_these_routes(site: Site) -> None:
         "/.well-known/gs1resolver",
         "/.well-known/gs1resolver-context.jsonld",
         "/page/{path:path}",
+        "/{ai:gs1}/{path:path}",
         "/{ai}/{path:path}",
         "/{compressed}",
     }
