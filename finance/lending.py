@@ -14,7 +14,7 @@ from core.errors import Conflict, Rejected
 from core.money import Money, parse_money
 from finance.allocation import NON_PERFORMING, PERFORMING, Due, Spread, spread
 from finance.calendar import rolled
-from finance.commandlog import command
+from finance.commandlog import HasPolicy, command
 from finance.consents import CREDIT
 from finance.cover import active_pledges, cover_of, ltv_holds
 from finance.inputs import exposure
@@ -75,7 +75,7 @@ def draw(
 
 
 def repay(
-    tx: Tx, ctx: Context, actor: Actor, *, loan: str, amount: str, reference: str, key: str, reason: str, now: int
+    tx: Tx, ctx: HasPolicy, actor: Actor, *, loan: str, amount: str, reference: str, key: str, reason: str, now: int
 ) -> dict[str, Any]:
     """A payment on a loan: interest to the business date, then the waterfall; what nothing claims is owed back.
 

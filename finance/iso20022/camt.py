@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from core.canonical import b64u, sha256
 from core.errors import Conflict, Rejected, TracebondError, Unavailable
 from core.money import CNY, Money
-from finance.commandlog import command, insert_ignore
+from finance.commandlog import HasPolicy, command, insert_ignore
 from finance.iso20022.forms import NOTIFICATION, read
 from finance.lending import repay
-from finance.model import BANK, Actor, Call, Context
+from finance.model import BANK, Actor, Call
 from finance.tables import facilities, loans, payment_exceptions, payments
 from ledger.database import Tx
 
@@ -66,7 +66,7 @@ def read_credits(data: bytes) -> tuple[list[Credit], int]:
 
 
 def import_notifications(
-    tx: Tx, ctx: Context, actor: Actor, *, data: bytes, key: str, reason: str, now: int
+    tx: Tx, ctx: HasPolicy, actor: Actor, *, data: bytes, key: str, reason: str, now: int
 ) -> dict[str, Any]:
     """Book a notification's credits as repayments; what cannot be booked becomes an exception.
 
@@ -93,7 +93,16 @@ def import_notifications(
 
 
 def resolve_exception(
-    tx: Tx, ctx: Context, actor: Actor, *, exception: str, action: str, loan: str = "", key: str, reason: str, now: int
+    tx: Tx,
+    ctx: HasPolicy,
+    actor: Actor,
+    *,
+    exception: str,
+    action: str,
+    loan: str = "",
+    key: str,
+    reason: str,
+    now: int,
 ) -> dict[str, Any]:
     """A person decides on a credit that waits: book it on a loan, or dismiss it with a reason.
 
@@ -186,7 +195,7 @@ def _loan_of(detail: Any) -> str:
     return str(told[0]) if told else ""
 
 
-def _take(tx: Tx, ctx: Context, actor: Actor, credit: Credit, digest: bytes, call: Call) -> tuple[str, str]:
+def _take(tx: Tx, ctx: HasPolicy, actor: Actor, credit: Credit, digest: bytes, call: Call) -> tuple[str, str]:
     if _is_waiting(tx, actor.org, credit):
         return "duplicates", ""
     fault = credit.fault or _difference(tx, actor.org, credit)
@@ -232,7 +241,7 @@ def _difference(tx: Tx, lender: str, credit: Credit) -> str:
     return "" if known is not None else "unknown_loan"
 
 
-def _repaid(tx: Tx, ctx: Context, actor: Actor, credit: Credit, call: Call) -> str:
+def _repaid(tx: Tx, ctx: HasPolicy, actor: Actor, credit: Credit, call: Call) -> str:
     """Book a credit; the code under which the loan refuses it, with nothing left of the try."""
     key = f"camt.054/{b64u(sha256(credit.reference.encode()))}"
     try:
@@ -246,7 +255,7 @@ def _repaid(tx: Tx, ctx: Context, actor: Actor, credit: Credit, call: Call) -> s
     return ""
 
 
-def _book(tx: Tx, ctx: Context, actor: Actor, row: Any, loan: str, call: Call) -> Mapping[str, Any]:
+def _book(tx: Tx, ctx: HasPolicy, actor: Actor, row: Any, loan: str, call: Call) -> Mapping[str, Any]:
     if row.currency != CNY or row.reason in ("reversal", "not_in_fen"):
         raise Conflict("Only a credit in whole fen of yuan is booked as a repayment.", code="cannot_book")
     own = (payments.c.lender == row.lender) & (payments.c.reference == row.reference)

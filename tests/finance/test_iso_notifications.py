@@ -1,7 +1,7 @@
 """camt.054 as banks send it: credits become repayments once, and what does not fit waits for a person."""
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -10,14 +10,14 @@ from core.errors import TracebondError
 from finance.eod import put
 from finance.iso20022.camt import REASONS, exceptions_of, import_notifications, read_credits, resolve_exception
 from finance.journal import control_differences
-from finance.model import Actor, Context
+from finance.model import Actor
 from finance.policy import load_policy
 from finance.tables import command_log, entries, loans, payment_exceptions, payments
 from ledger.database import Database
 from tests.finance.test_eod import DAY, NOW, lend
 from tests.finance.world import BANK, CHECKER, MAKER_OF_BANK, OTHER_OFFICER, actor
 
-CTX = cast(Context, SimpleNamespace(policy=load_policy()))
+CTX = SimpleNamespace(policy=load_policy())
 
 
 def entry(
