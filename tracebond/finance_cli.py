@@ -10,6 +10,7 @@ from finance.daycount import parse_date
 from finance.eod import end_of_day
 from finance.policy import load_policy
 from finance.tool import borrowing_base_text, day_count_text, schedule_text
+from tracebond.finance_files import install_files
 from tracebond.loops import now_s
 from tracebond.parts import open_books
 from tracebond.settings import load_settings
@@ -90,3 +91,6 @@ def replay(data: Path | None, decision: str) -> None:
 
 def _progress(done: int, whole: int) -> None:
     click.echo(f"\r{done} of {whole} loans", err=True, nl=done >= whole)
+
+
+install_files(finance)
