@@ -8,6 +8,8 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
+from api.epcis.forgetting import TABLE as REPORTS
+from api.epcis.forgetting import forget_reports
 from core.canonical import b64u, unb64u
 from core.crypto import P256Private
 from core.errors import Broken, Rejected
@@ -21,7 +23,7 @@ from tracebond.parts import open_parts
 from tracebond.settings import load_settings
 
 VALUE_SHOWN_MAX = 200
-COPIES = ("quarantine",)
+COPIES = ("quarantine", REPORTS)
 
 
 @click.group()
@@ -140,7 +142,7 @@ def carry_out(data: Path | None, file: Path, yes: bool) -> None:
         now_ms = time.time_ns() // 1_000_000
         with parts.db.transaction() as tx:
             done = ledger_erasure.carry_out(
-                tx, text, operator=parts.keyfiles.operator, now_ms=now_ms, copies=[forget_quarantined]
+                tx, text, operator=parts.keyfiles.operator, now_ms=now_ms, copies=[forget_quarantined, forget_reports]
             )
         purge(parts.db, COPIES)
         left = ledger_erasure.leftovers(parts.db, plan.texts, list(plan.values.values()))

@@ -8,9 +8,12 @@ from urllib.parse import quote
 
 import jsonschema_rs
 import pytest
+import sqlalchemy as sa
 
 from api.app import create_app
 from api.auth.partners import create_key, create_partner
+from api.epcis.forgetting import forget_reports
+from api.epcis.query_tables import deliveries
 from api.services import Services, WebSettings
 from core.canonical import b64u
 from core.epcis.hashes import event_hash
@@ -384,6 +387,21 @@ def test_what_was_erased_is_found_no_more(desk: tuple[Desk, World]) -> None:
     assert events_in(maker.get("/epcis/events", params=query)) == []
     assert all("bizTransactionList" not in event for event in events_in(maker.get("/epcis/events")))
     assert ids_in(maker.get("/epcis/events")) == ["urn:x:own", "urn:x:shipped"]
+
+
+def test_a_waiting_report_of_what_was_erased_is_dropped_and_others_stay(desk: tuple[Desk, World]) -> None:
+    _, world = desk
+    with world.database.transaction() as tx:
+        for name in ("urn:x:shipped", "urn:x:own"):
+            times = dict.fromkeys(("created_ms", "deadline_ms", "next_ms", "attempts"), 0)
+            row = {"id": name, "subscription": "s", "events": 1, "body": f'{{"eventID":"{name}"}}'.encode()}
+            tx.execute(deliveries.insert().values(**row, **times, state="waiting", answer=""))
+        [(leaf, _)] = erasure.find_event(tx, "urn:x:shipped")
+        message = read_messages(tx, [leaf])[leaf].message_id
+
+        dropped = forget_reports(tx, message)
+
+        assert (dropped, list(tx.execute(sa.select(deliveries.c.id)).scalars())) == (1, ["urn:x:own"])
 
 
 def erase_from(world: World, event_id: str, names: list[str]) -> None:
