@@ -150,8 +150,13 @@ def _is_plain(value: Any) -> bool:
     if kind is int:
         return bool(-INTEGER_MAX <= value <= INTEGER_MAX)
     if kind is dict:
-        return all(type(name) is str and name.isascii() and _is_plain(member) for name, member in value.items())
-    return kind in (list, tuple) and all(_is_plain(member) for member in value)
+        for name, member in value.items():
+            if type(name) is not str or not name.isascii() or (type(member) is not str and not _is_plain(member)):
+                return False
+        return True
+    if kind is not list and kind is not tuple:
+        return False
+    return not [member for member in value if type(member) is not str and not _is_plain(member)]
 
 
 def dump_sorted(value: Any) -> bytes:

@@ -24,6 +24,7 @@ SQLITE_CACHE_KIB = 65_536
 PACKAGES = ("ledger", "ingest", "finance", "api")
 _ROOT = Path(__file__).resolve().parent.parent
 _AMONG_MAX = 500
+_MEMORY = "tracebond_memory"
 _UPGRADE_LOCK = 7_262_736_001
 
 
@@ -220,6 +221,14 @@ def fetch_among(tx: Tx, statement: str, values: Sequence[Any]) -> list[Any]:
     return found
 
 
+def memory(tx: Tx) -> dict[str, Any]:
+    """What may be kept of facts that never change: shared by all readers of this database, by a writer's connection
+    alone, since what a writer saw may be rolled back.
+    """
+    shared: dict[str, Any] | None = tx.get_execution_options().get(_MEMORY)
+    return tx.info if shared is None else shared
+
+
 def run_many(tx: Tx, statement: str, rows: Sequence[Sequence[Any]]) -> None:
     """Run plain SQL (``?`` for each parameter) once per row."""
     if rows:
@@ -241,6 +250,7 @@ def _sqlite_engine(url: sa.URL, *, is_reader: bool) -> sa.Engine:
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
         connect_args={"timeout": LOCK_WAIT_S, "check_same_thread": False},
+        execution_options={_MEMORY: {}} if is_reader else {},
     )
 
     def connected(connection: Any, _: Any) -> None:
@@ -277,6 +287,7 @@ def _postgres_engine(url: sa.URL, *, is_reader: bool) -> sa.Engine:
         pool_timeout=LOCK_WAIT_S,
         pool_pre_ping=True,
         isolation_level="REPEATABLE READ" if is_reader else "READ COMMITTED",
+        execution_options={_MEMORY: {}} if is_reader else {},
         connect_args={
             "connect_timeout": 10,
             "options": f"-c lock_timeout={LOCK_WAIT_S * 1000} -c timezone=UTC",

@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import sqlalchemy as sa
-
 from core.errors import Unavailable
 from core.prefixmap import map_key
 from core.records import read_record, record_keys
 from ledger.chains import suspects_at
-from ledger.database import Tx, is_sqlite, raw
+from ledger.database import Tx, fetch, fetch_among, is_sqlite, raw
 from ledger.followers import Entry, LoggedEvent, LoggedMessage, LoggedRecord, cursor, read_messages
 from ledger.itemmap import iss_reader
 from ledger.store import split_items
-from ledger.tables import entries, item_steps, keys, messages, records
 
 VIEWS = "views"
 DEPTH_MAX = 10
@@ -78,24 +75,25 @@ def steps(tx: Tx, key: bytes, size: int) -> list[Step]:
     Raises:
         Unavailable: ``history_behind`` when the index has not reached ``size`` yet.
     """
-    if cursor(tx, VIEWS) < size:
+    reached = fetch(tx, "SELECT next_leaf FROM followers WHERE name = ?", (VIEWS,))
+    if size and (not reached or reached[0][0] < size):
         raise Unavailable("The history index is still behind the log; try again.", code="history_behind")
     found = _device_steps(tx, key, size)
-    of_key = (item_steps.c.key64 == _key64(key), item_steps.c.leaf < size)
-    query = sa.select(item_steps.c.leaf, item_steps.c.event, messages.c.leaf_hash, messages.c["items"])
-    query = query.join(entries, entries.c.leaf == item_steps.c.leaf)
-    query = query.join(messages, messages.c.arrival == entries.c.arrival)
-    for row in tx.execute(query.where(*of_key)):
+    of_key = (_key64(key), size)
+    for leaf, number, hashed, items in fetch(tx, _STEPS.format("messages", "items"), of_key):
         # Eight bytes of the key may collide; the whole key decides.
-        if any(item[1:] == key for item in split_items(bytes(row._mapping["items"]))[row.event]):
-            found.append(Step(row.leaf, row.event, bytes(row.leaf_hash)))
-    records_query = sa.select(item_steps.c.leaf, records.c.leaf_hash, records.c.raw)
-    records_query = records_query.join(entries, entries.c.leaf == item_steps.c.leaf)
-    records_query = records_query.join(records, records.c.arrival == entries.c.arrival)
-    for leaf, hashed, data in tx.execute(records_query.where(*of_key)):
-        if key in record_keys(read_record(bytes(data)).payload, iss_reader(tx)):
-            found.append(Step(leaf, 0, bytes(hashed)))
+        if any(item[1:] == key for item in split_items(items)[number]):
+            found.append(Step(leaf, number, hashed))
+    for leaf, _, hashed, data in fetch(tx, _STEPS.format("records", "raw"), of_key):
+        if key in record_keys(read_record(data).payload, iss_reader(tx)):
+            found.append(Step(leaf, 0, hashed))
     return sorted(found, key=lambda step: (step.leaf, step.event))
+
+
+_STEPS = (
+    "SELECT s.leaf, s.event, t.leaf_hash, t.{1} FROM item_steps s JOIN entries e ON e.leaf = s.leaf "
+    "JOIN {0} t ON t.arrival = e.arrival WHERE s.key64 = ? AND s.leaf < ?"
+)
 
 
 def events_of(tx: Tx, item_id: str, size: int | None = None) -> list[LoggedEvent]:
@@ -211,13 +209,9 @@ def _by_time(events: Sequence[LoggedEvent]) -> list[LoggedEvent]:
 
 
 def _device_steps(tx: Tx, key: bytes, size: int) -> list[Step]:
-    query = sa.select(entries.c.leaf, messages.c.leaf_hash)
-    query = query.join(messages, messages.c.arrival == entries.c.arrival)
-    query = query.join(keys, keys.c.key_no == messages.c.key_no)
-    return [
-        Step(leaf, 0, bytes(hashed))
-        for leaf, hashed in tx.execute(query.where(keys.c.device_key == key, entries.c.leaf < size))
-    ]
+    numbers = [number for (number,) in fetch(tx, "SELECT key_no FROM keys WHERE device_key = ?", (key,))]
+    query = "SELECT e.leaf, m.leaf_hash FROM messages m JOIN entries e ON e.arrival = m.arrival WHERE m.key_no AMONG"
+    return [Step(leaf, 0, hashed) for leaf, hashed in fetch_among(tx, query, numbers) if leaf < size]
 
 
 def _key64(key: bytes) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,12 @@ from ledger import tiles
 from ledger.chain_logs import chain_logs
 from ledger.chain_tx_tables import deployments
 from ledger.cosignatures import cosigned_note
-from ledger.database import Tx
+from ledger.database import Tx, fetch_among
 from ledger.disclosure import Reader, may_name, may_see
 from ledger.history import steps
 from ledger.itemmap import ProofMap
 from ledger.store import split_disclosures, split_items
-from ledger.tables import checkpoints, disclosures, entries, messages, orgs, records
+from ledger.tables import checkpoints, orgs
 
 HISTORIES_MAX = 400
 ENTRIES_MAX = 4_000
@@ -76,6 +77,7 @@ def build_bundle(tx: Tx, maps: ProofMap, place: LogPlace, item: str, *, reader: 
     walk.follow(item)
     walk.add_signers()
     histories = [_history(key, name, found, maps.prove(key)) for key, (name, found) in sorted(walk.histories.items())]
+    paths = _Paths(tx, {*walk.loaded, size - 1}, size)
     before = _predecessors(tx, place.log_id)
     log = {"contract": place.contract, "registry": place.registry, "id": place.log_id}
     log |= {"chain_id": place.chain_id, "genesis": place.genesis}
@@ -84,11 +86,11 @@ def build_bundle(tx: Tx, maps: ProofMap, place: LogPlace, item: str, *, reader: 
         "log": log | ({"before": before} if before else {}),
         "item": item,
         "size": size,
-        "state": {"leaf": bytes(checkpoint.state).decode(), "path": _path(tx, size - 1, size)},
+        "state": {"leaf": bytes(checkpoint.state).decode(), "path": paths.of(size - 1)},
         "checkpoint": note,
         "cosigners": list(cosigners),
         "histories": histories,
-        "entries": [_entry(tx, leaf, loaded, size, reader) for leaf, loaded in sorted(walk.loaded.items())],
+        "entries": [_entry(paths.of(leaf), leaf, loaded, reader) for leaf, loaded in sorted(walk.loaded.items())],
     }
     return canonical_bytes(bundle)
 
@@ -237,22 +239,21 @@ class _Walk:
         missing = sorted(set(leaves) - set(self.loaded))
         for start in range(0, len(missing), _PART):
             part = missing[start : start + _PART]
-            for row in self._tx.execute(_MESSAGES.where(entries.c.leaf.in_(part))):
-                texts = split_disclosures(bytes(row.texts))
-                signed = read_entry(bytes(row.jwt), [text for event in texts for text in event])
-                items = split_items(bytes(row.items))
-                self.loaded[row.leaf] = _Loaded(signed.jwt, signed, None, items, json.loads(bytes(row.item_ids)))
-            for found in self._tx.execute(_RECORDS.where(entries.c.leaf.in_(part))):
-                record = read_record(bytes(found.raw))
-                self.loaded[found.leaf] = _Loaded(record.raw, None, record)
+            for leaf, jwt, items, ids, blob in fetch_among(self._tx, _MESSAGES, part):
+                texts = split_disclosures(blob)
+                signed = read_entry(jwt, [text for event in texts for text in event])
+                self.loaded[leaf] = _Loaded(signed.jwt, signed, None, split_items(items), json.loads(ids))
+            rest = [leaf for leaf in part if leaf not in self.loaded]
+            for leaf, raw in fetch_among(self._tx, _RECORDS, rest):
+                record = read_record(raw)
+                self.loaded[leaf] = _Loaded(record.raw, None, record)
 
 
 _MESSAGES = (
-    sa.select(entries.c.leaf, messages.c.jwt, messages.c["items"], messages.c.item_ids, disclosures.c.texts)
-    .join(messages, messages.c.arrival == entries.c.arrival)
-    .join(disclosures, disclosures.c.arrival == messages.c.arrival)
+    "SELECT e.leaf, m.jwt, m.items, m.item_ids, d.texts FROM entries e JOIN messages m ON m.arrival = e.arrival "
+    "JOIN disclosures d ON d.arrival = m.arrival WHERE e.leaf AMONG"
 )
-_RECORDS = sa.select(entries.c.leaf, records.c.raw).join(records, records.c.arrival == entries.c.arrival)
+_RECORDS = "SELECT e.leaf, r.raw FROM entries e JOIN records r ON r.arrival = e.arrival WHERE e.leaf AMONG"
 
 
 def _history(key: bytes, name: tuple[str, str] | None, found: list[tuple[int, int]], proof: MapProof) -> dict[str, Any]:
@@ -266,8 +267,8 @@ def _history(key: bytes, name: tuple[str, str] | None, found: list[tuple[int, in
     return history
 
 
-def _entry(tx: Tx, leaf: int, loaded: _Loaded, size: int, reader: Reader) -> dict[str, Any]:
-    entry: dict[str, Any] = {"index": leaf, "data": loaded.data.decode("ascii"), "path": _path(tx, leaf, size)}
+def _entry(path: list[str], leaf: int, loaded: _Loaded, reader: Reader) -> dict[str, Any]:
+    entry: dict[str, Any] = {"index": leaf, "data": loaded.data.decode("ascii"), "path": path}
     if loaded.signed is None:
         return entry
     shown = [
@@ -286,5 +287,14 @@ def _item_leaves(items: list[bytes], keys: set[bytes]) -> list[list[Any]]:
     return [[i, items[i][0], b64u(items[i][1:]), [b64u(node) for node in inclusion_proof(leaves, i)]] for i in chosen]
 
 
-def _path(tx: Tx, leaf: int, size: int) -> list[str]:
-    return [b64u(node) for node in tiles.inclusion_proof(tx, leaf, size)]
+class _Paths:
+    """The inclusion proofs of all entries of a bundle, read together."""
+
+    def __init__(self, tx: Tx, leaves: Iterable[int], size: int) -> None:
+        self._found = tiles.inclusion_proofs(tx, leaves, size)
+        # Most of a path's upper nodes stand in every other path too.
+        self._texts = {node: b64u(node) for path in self._found.values() for node in path}
+
+    def of(self, leaf: int) -> list[str]:
+        """The path of a leaf as text, lowest first."""
+        return [self._texts[node] for node in self._found[leaf]]

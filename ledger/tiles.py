@@ -1,7 +1,8 @@
 """C2SP tlog-tiles of height 8 as rows, and the proofs that are made from them."""
 
-from collections import OrderedDict
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -10,14 +11,16 @@ import sqlalchemy as sa
 
 from core.errors import Broken, Rejected
 from core.merkle import EMPTY_ROOT, consistency_ranges, inclusion_ranges
-from ledger.database import Tx, is_sqlite, raw
+from ledger.database import Tx, fetch_among, is_sqlite, memory, raw
 from ledger.tables import MESSAGE, RECORD, STATE, checkpoints, entries, messages, records, tiles
 
 WIDTH = 256
-CACHE_TILES = 512
+CACHE_TILES = 2_048
 _CACHE = "tracebond_tiles"
 
-Pyramid = list[list[bytes]]
+# A tile and the nodes above it, lowest first: one bytes object a height, 16 kB in all.
+Pyramid = list[bytes]
+Place = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,18 @@ def inclusion_proof(tx: Tx, index: int, size: int) -> list[bytes]:
     Raises:
         Rejected: ``index`` is not below ``size``.
     """
-    return [range_root(tx, start, end, size) for start, end in inclusion_ranges(index, size)]
+    return inclusion_proofs(tx, [index], size)[index]
+
+
+def inclusion_proofs(tx: Tx, indexes: Iterable[int], size: int) -> dict[int, list[bytes]]:
+    """The inclusion proofs of many leaves, each tile read once and what they share hashed once.
+
+    Raises:
+        Rejected: an index is not below ``size``.
+    """
+    ranges = {index: inclusion_ranges(index, size) for index in indexes}
+    found = _range_roots(tx, {one for path in ranges.values() for one in path}, size)
+    return {index: [found[one] for one in path] for index, path in ranges.items()}
 
 
 def consistency_proof(tx: Tx, size1: int, size2: int) -> list[bytes]:
@@ -84,24 +98,20 @@ def consistency_proof(tx: Tx, size1: int, size2: int) -> list[bytes]:
     Raises:
         Rejected: ``size1`` is not between 1 and ``size2``.
     """
-    return [range_root(tx, start, end, size2) for start, end in consistency_ranges(size1, size2)]
+    ranges = consistency_ranges(size1, size2)
+    found = _range_roots(tx, ranges, size2)
+    return [found[one] for one in ranges]
 
 
 def range_root(tx: Tx, start: int, end: int, size: int) -> bytes:
     """The tree head over the leaves ``[start, end)``, of a range that occurs in RFC 9162 proofs."""
-    parts = [node(tx, height, first >> height, size) for first, height in _perfect_ranges(start, end)]
-    found = parts.pop()
-    while parts:
-        found = sha256(b"\x01" + parts.pop() + found).digest()
-    return found
+    return _range_roots(tx, [(start, end)], size)[start, end]
 
 
 def node(tx: Tx, height: int, index: int, size: int) -> bytes:
     """The root of the perfect subtree over the leaves ``[index << height, (index + 1) << height)``."""
-    level, inner = divmod(height, 8)
-    number, place = index >> (8 - inner), index & ((1 << (8 - inner)) - 1)
-    width = min(WIDTH, (size >> (8 * level)) - number * WIDTH)
-    return _pyramid(tx, level, number, width)[inner][place]
+    place, inner, at = _spot(index << height, height, size)
+    return _pyramids(tx, [place])[place][inner][at : at + 32]
 
 
 def tile(tx: Tx, level: int, number: int, width: int = WIDTH) -> bytes:
@@ -184,29 +194,91 @@ def _perfect_ranges(start: int, end: int) -> list[tuple[int, int]]:
     return ranges
 
 
-def _pyramid(tx: Tx, level: int, number: int, width: int) -> Pyramid:
-    # A tile's first `width` hashes never change, so they may be kept as long as the connection lives.
-    cache: OrderedDict[tuple[int, int, int], Pyramid] = tx.info.setdefault(_CACHE, OrderedDict())
-    key = (level, number, width)
-    found = cache.get(key)
-    if found is not None:
-        cache.move_to_end(key)
+def _spot(start: int, height: int, size: int) -> tuple[Place, int, int]:
+    """Where the root of the perfect subtree of 2**height leaves from ``start`` stands: tile, height in it, position."""
+    level, inner = divmod(height, 8)
+    number, leaf = divmod(start >> (8 * level), WIDTH)
+    width = min(WIDTH, (size >> (8 * level)) - number * WIDTH)
+    return (level, number, width), inner, 32 * (leaf >> inner)
+
+
+def _range_roots(tx: Tx, ranges: Collection[tuple[int, int]], size: int) -> dict[tuple[int, int], bytes]:
+    spots = {
+        (start, end): [_spot(first, height, size) for first, height in _perfect_ranges(start, end)]
+        for start, end in ranges
+    }
+    pyramids = _pyramids(tx, {place for parts in spots.values() for place, _, _ in parts})
+    found: dict[tuple[int, int], bytes] = {}
+    for one, parts in spots.items():
+        nodes = [pyramids[place][inner][at : at + 32] for place, inner, at in parts]
+        root_of = nodes.pop()
+        while nodes:
+            root_of = sha256(b"\x01" + nodes.pop() + root_of).digest()
+        found[one] = root_of
+    return found
+
+
+class _Cache:
+    """The pyramids used last, for any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: OrderedDict[Place, Pyramid] = OrderedDict()
+
+    def find(self, places: Iterable[Place]) -> dict[Place, Pyramid]:
+        held = self._held
+        with self._lock:
+            found = {place: held[place] for place in places if place in held}
+            for place in found:
+                held.move_to_end(place)
         return found
-    blob = _hashes(tx, level, number, width)
-    row = [blob[start : start + 32] for start in range(0, len(blob), 32)]
+
+    def keep(self, fresh: dict[Place, Pyramid]) -> None:
+        held = self._held
+        with self._lock:
+            for place, pyramid in fresh.items():
+                held[place] = pyramid
+            while len(held) > CACHE_TILES:
+                held.popitem(last=False)
+
+
+def _pyramids(tx: Tx, places: Iterable[Place]) -> dict[Place, Pyramid]:
+    # A tile's first `width` hashes never change once committed, so they may be kept.
+    cache: _Cache = memory(tx).setdefault(_CACHE, _Cache())
+    wanted = set(places)
+    found = cache.find(wanted)
+    missing = wanted - found.keys()
+    if not missing:
+        return found
+    numbers: defaultdict[int, set[int]] = defaultdict(set)
+    for level, number, _ in missing:
+        numbers[level].add(number)
+    blobs: dict[tuple[int, int], bytes] = {}
+    for level, of_level in numbers.items():
+        query = f"SELECT number, hashes FROM tiles WHERE level = {int(level)} AND number AMONG"  # noqa: S608
+        for number, blob in fetch_among(tx, query, sorted(of_level)):
+            blobs[level, number] = blob
+    fresh: dict[Place, Pyramid] = {}
+    for level, number, width in missing:
+        blob = blobs.get((level, number), b"")
+        if len(blob) < width * 32:
+            raise Broken(f"Tile {level}/{number} has fewer than {width} hashes.", code="tile_missing")
+        fresh[level, number, width] = _pyramid(blob[: width * 32])
+    cache.keep(fresh)
+    return found | fresh
+
+
+def _pyramid(row: bytes) -> Pyramid:
     found = [row]
-    while len(row) > 1:
-        row = [sha256(b"\x01" + row[i] + row[i + 1]).digest() for i in range(0, len(row) - 1, 2)]
+    while len(row) > 32:
+        row = b"".join([sha256(b"\x01" + row[at : at + 64]).digest() for at in range(0, len(row) - 63, 64)])
         found.append(row)
-    cache[key] = found
-    if len(cache) > CACHE_TILES:
-        cache.popitem(last=False)
     return found
 
 
 def forget(tx: Tx) -> None:
-    """Drop what this connection remembers of tiles (an audit reads them anew)."""
-    tx.info.pop(_CACHE, None)
+    """Drop what is remembered of tiles (an audit reads them anew)."""
+    memory(tx).pop(_CACHE, None)
 
 
 def _hashes(tx: Tx, level: int, number: int, width: int) -> bytes:

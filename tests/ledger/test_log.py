@@ -123,7 +123,11 @@ def test_proofs_from_tiles_equal_the_naive_ones_across_tile_borders(sqlite_datab
         for size in (1, 2, 255, 256, 257, 511, 512, 513, 4_097, 65_535, 65_536, 65_537, 66_000):
             root = merkle.tree_root(hashes[:size])
             assert tiles.root(tx, size) == root
-            for index in {0, size - 1, rng.randrange(size), rng.randrange(size)}:
+            indexes = {0, size - 1, rng.randrange(size), rng.randrange(size)}
+            together = tiles.inclusion_proofs(tx, indexes, size)
+            assert together.keys() == indexes
+            for index in indexes:
+                assert together[index] == merkle.inclusion_proof(hashes[:size], index)
                 merkle.verify_inclusion(index, size, hashes[index], tiles.inclusion_proof(tx, index, size), root)
             first = rng.randint(1, size)
             proof = tiles.consistency_proof(tx, first, size)
