@@ -1,8 +1,7 @@
 """The checks that every part of an EPCIS document is made of; each adds what it finds to a list of problems."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeGuard
@@ -179,30 +178,6 @@ def check_unique(walk: Walk, values: list[Any], place: str) -> None:
     others = [value for value in values if not isinstance(value, str)]
     if any(value in others[:number] for number, value in enumerate(others)):
         walk.add(place, "duplicate_value", "One value stands twice in this list.")
-
-
-def check_consumed(walk: Walk, event: Mapping[str, Any], place: str) -> None:
-    """No thing may be both an input and an output of one transformation.
-
-    EPCIS 2.0.1, section 7.4.6: inputs are consumed and outputs are produced. Whoever proves where such a thing comes
-    from could show it as an input alone and so keep what else went in to himself.
-    """
-    consumed = {name for _, name in _named(event, "inputEPCList", "inputQuantityList")}
-    for where, name in _named(event, "outputEPCList", "outputQuantityList") if consumed else ():
-        if name in consumed:
-            walk.add(f"{place}{where}", "input_is_output", "An input is no output; name what is used up, or a new lot.")
-            return
-
-
-def _named(event: Mapping[str, Any], epcs: str, quantities: str) -> Iterator[tuple[str, str]]:
-    """Where a list names a thing, and its canonical identifier; what cannot be read fails the list's own check."""
-    lists = ((epcs, event.get(epcs)), (quantities, event.get(quantities)))
-    for name, values in lists:
-        for number, value in enumerate(values if isinstance(values, list) else ()):
-            text = value.get("epcClass") if isinstance(value, Mapping) else value
-            if isinstance(text, str):
-                with suppress(Rejected):
-                    yield f"/{name}/{number}", parse(text).canonical
 
 
 def check_term(walk: Walk, value: object, place: str, words: frozenset[str], *, is_web: bool = False) -> None:

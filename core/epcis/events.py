@@ -10,7 +10,6 @@ from typing import Any
 from core.epcis.checks import (
     Walk,
     check_closed,
-    check_consumed,
     check_extension,
     check_identifier,
     check_identifiers,
@@ -262,7 +261,6 @@ def _transaction_rules(walk: Walk, event: Mapping[str, Any], place: str) -> None
 def _transformation_rules(walk: Walk, event: Mapping[str, Any], place: str) -> None:
     inputs = any(event.get(name) for name in ("inputEPCList", "inputQuantityList"))
     outputs = any(event.get(name) for name in ("outputEPCList", "outputQuantityList"))
-    check_consumed(walk, event, place)
     if "transformationID" in event:
         if not inputs and not outputs:
             walk.add(f"{place}/inputEPCList", "nothing_named", "A transformation names inputs, outputs or both.")
