@@ -109,3 +109,14 @@ def test_an_end_record_that_takes_evidence_back_shows_at_once(site: Site, world:
     run(world)
 
     assert 'data-verdict="sold' not in client.get(PATH).text
+
+
+def test_kept_json_tells_a_recall_at_the_very_next_look(site: Site, world: World) -> None:
+    client, path = site.client(), "/items/" + PATH.removeprefix("/").replace("/", "%2F")
+    assert client.get(path).json()["state"]["is_recalled"] is False
+    assert client.get(path).json()["state"]["is_recalled"] is False
+
+    world.send("line-1", recall_of("urn:epc:class:lgtin:9521000.012345.L1"))
+    run(world)
+
+    assert client.get(path).json()["state"]["is_recalled"] is True
