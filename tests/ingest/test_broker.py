@@ -63,7 +63,7 @@ class Peer:
         self.client.loop_stop()
 
 
-def wait_for(is_true: Callable[[], bool], timeout_s: float = 5) -> None:
+def wait_for(is_true: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not is_true():
         assert time.monotonic() < deadline, "waited in vain"

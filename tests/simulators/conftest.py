@@ -44,7 +44,7 @@ class Broker:
 
     def start(self) -> None:
         self._process = subprocess.Popen(["/usr/sbin/mosquitto", "-c", str(self._conf)], stderr=subprocess.DEVNULL)
-        for _ in range(200):
+        for _ in range(3_000):
             try:
                 socket.create_connection(("127.0.0.1", self.port), 0.2).close()
                 return
