@@ -1,5 +1,10 @@
 """Chains with deployed contracts for tests above ``contracts``: the built-in one, and a real Anvil of one's own."""
 
+import atexit
+import functools
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,8 +56,24 @@ def deployed(chain: Chain, folder: Path, anvil: AnvilNode | None = None) -> Chai
     return ChainWorld(chain, signer, deployment, folder, anvil)
 
 
-def built_in_world(folder: Path) -> ChainWorld:
+def new_built_in_world(folder: Path) -> ChainWorld:
+    """A built-in chain with contracts and keys of its own."""
     return deployed(open_chain(None, folder, genesis_salt=b"test"), folder)
+
+
+def built_in_world(folder: Path) -> ChainWorld:
+    """A built-in chain with contracts: a copy of the one that this process deployed once, keys included."""
+    if not (folder / "chain.db").exists():
+        shutil.copytree(_deployed_once(), folder, dirs_exist_ok=True)
+    return new_built_in_world(folder)
+
+
+@functools.cache
+def _deployed_once() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="tb-chain-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    new_built_in_world(folder).chain.close()
+    return folder
 
 
 @contextmanager

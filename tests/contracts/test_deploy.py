@@ -15,7 +15,7 @@ from contracts.signer import Signer
 from contracts.tester import BuiltInChain
 from core.bundle import origin_hash
 from core.errors import Broken, Conflict, Rejected
-from tests.chain_fixtures import CHECKPOINT_KEY, K_CHECK, ORIGIN, ChainWorld, anvil_world, built_in_world
+from tests.chain_fixtures import CHECKPOINT_KEY, K_CHECK, ORIGIN, ChainWorld, anvil_world, new_built_in_world
 
 
 def run(chain: Chain, folder: Path, **more: Any) -> Deployment:
@@ -26,7 +26,7 @@ def run(chain: Chain, folder: Path, **more: Any) -> Deployment:
 @pytest.fixture(params=["eth-tester", "anvil"])
 def deployed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChainWorld]:
     if request.param == "eth-tester":
-        yield built_in_world(tmp_path)
+        yield new_built_in_world(tmp_path)
         return
     with anvil_world(tmp_path) as found:
         yield found
@@ -106,7 +106,7 @@ class Killed(BaseException):
 
 
 def test_a_kill_at_every_step_is_gone_on_from_without_a_second_contract(tmp_path: Path) -> None:
-    whole = built_in_world(tmp_path / "whole")
+    whole = new_built_in_world(tmp_path / "whole")
     steps = whole.chain.block_number()
     for step in range(steps):
         # Before and after the send in turn, both for the first steps.
@@ -140,7 +140,7 @@ def test_a_kill_at_every_step_is_gone_on_from_without_a_second_contract(tmp_path
 
 
 def test_another_chain_is_refused_with_the_name_of_the_switch(tmp_path: Path) -> None:
-    world = built_in_world(tmp_path)
+    world = new_built_in_world(tmp_path)
     world.chain.close()
     (tmp_path / "chain.db").unlink()
     for suffix in ("-wal", "-shm"):
@@ -192,7 +192,7 @@ def test_on_a_foreign_chain_the_operator_must_fund_the_admin(tmp_path: Path) -> 
 
 
 def test_a_damaged_description_is_refused(tmp_path: Path) -> None:
-    world = built_in_world(tmp_path)
+    world = new_built_in_world(tmp_path)
     (tmp_path / DEPLOYMENT_FILE).write_text('{"chain_id": 1}')
 
     with pytest.raises(Broken):

@@ -89,8 +89,8 @@ class FinanceWorld:
             return tx.execute(sa.select(table)).all()
 
 
-def build(database: Database, chain: ChainWorld) -> FinanceWorld:
-    chain.record(database)
+def opened(database: Database, chain: ChainWorld) -> FinanceWorld:
+    """The world over a database and a chain that :func:`build` has been through."""
     registry = PledgeRegistryClient(chain.chain, chain.deployment.pledges)
     packed = {PALLET: list(TINS)}
     change: dict[str, Any] = {}
@@ -106,7 +106,13 @@ def build(database: Database, chain: ChainWorld) -> FinanceWorld:
 
     ctx = Context(bytes(range(32)), registry, chain.signer, assess, contents)
     sender = ChainSender(database, chain.chain, chain.signer)
-    world = FinanceWorld(database, chain, ctx, sender, packed, change)
+    return FinanceWorld(database, chain, ctx, sender, packed, change)
+
+
+def build(database: Database, chain: ChainWorld) -> FinanceWorld:
+    chain.record(database)
+    world = opened(database, chain)
+    ctx = world.ctx
     organisations = OrganisationRegistryClient(chain.chain, chain.deployment.organisations)
     roles = {BANK: Role.LENDER, OTHER_BANK: Role.LENDER, OWNER: Role.MAKER, WAREHOUSE: Role.CUSTODIAN,
              MAKER: Role.MAKER}  # fmt: skip

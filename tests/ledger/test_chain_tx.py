@@ -21,7 +21,7 @@ from ledger.chain_tx import (
     state_of,
 )
 from ledger.database import Database
-from tests.chain_fixtures import ChainWorld, anvil_world, built_in_world
+from tests.chain_fixtures import ChainWorld, anvil_world, built_in_world, new_built_in_world
 
 ORG = b"\x07" * 32
 
@@ -235,7 +235,7 @@ def test_no_more_than_the_bound_is_under_way(database: Database, tmp_path: Path)
 def test_a_database_of_other_contracts_is_refused_until_new_chain_is_asked_for(
     sqlite_database: Database, tmp_path: Path
 ) -> None:
-    one, other = built_in_world(tmp_path / "one"), built_in_world(tmp_path / "other")
+    one, other = new_built_in_world(tmp_path / "one"), new_built_in_world(tmp_path / "other")
     check_start(sqlite_database, one.chain, one.deployment, now_ms=1)
 
     with pytest.raises(WrongChain, match="--new-chain"):
