@@ -49,6 +49,11 @@ def b64u(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
+def b64u_bytes(data: bytes) -> bytes:
+    """:func:`b64u` as ASCII bytes."""
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=")
+
+
 def unb64u(text: str, *, length: int | None = None) -> bytes:
     """The bytes of unpadded base64url, of which each byte string has exactly one spelling.
 

@@ -4,12 +4,13 @@
 needs the message in its opened form to store it.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from core.canonical import b64u, dump_parsed, sha256
+from core.canonical import b64u, b64u_bytes, dump_parsed, sha256
 from core.crypto import P256Private
 from core.errors import Rejected
 from core.message import (
@@ -36,7 +37,11 @@ _FRAME_BYTES: Final = 3_000
 
 @dataclass(frozen=True, slots=True)
 class Concealed:
-    """One event ready to be signed: what will stand in clear, and the disclosures in the order of their digests."""
+    """One event ready to be signed: what will stand in clear, and the disclosures in the order of their digests.
+
+    Attributes:
+        disclosed_bytes: how many bytes of a publish the disclosures take.
+    """
 
     event: Mapping[str, Any]
     clear: dict[str, Any]
@@ -44,11 +49,7 @@ class Concealed:
     disclosures: tuple[Disclosure, ...]
     items: tuple[EventItem, ...]
     root: bytes
-
-    @property
-    def disclosed_bytes(self) -> int:
-        """How many bytes of a publish the disclosures take."""
-        return sum(len(one.text) + 1 for one in self.disclosures)
+    disclosed_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +79,20 @@ def conceal(event: Mapping[str, Any], random: Callable[[int], bytes]) -> Conceal
             hidden.append((ERROR_REST, rest))
     items = event_items(event)
     root = items_root(items)
-    found = []
+    found: dict[str, Disclosure] = {}
+    disclosed = 0
     salts = random(SALT_BYTES * len(hidden))
     for place, (name, value) in enumerate(hidden):
-        salt = b64u(salts[SALT_BYTES * place : SALT_BYTES * (place + 1)])
-        text = b64u(b'["%b",%b,%b]' % (salt.encode("ascii"), _name(name), dump_parsed(value)))
-        found.append(Disclosure(text, name, value, b64u(sha256(text.encode("ascii")))))
-    found.sort(key=lambda one: one.digest)
+        salt = b64u_bytes(salts[SALT_BYTES * place : SALT_BYTES * (place + 1)])
+        text = b64u_bytes(b'["%b",%b,%b]' % (salt, _name(name), dump_parsed(value)))
+        digest = b64u(hashlib.sha256(text).digest())
+        found[digest] = Disclosure(text.decode("ascii"), name, value, digest)
+        disclosed += len(text) + 1
     clear["items"] = {"n": len(items), "root": b64u(root)}
-    clear["_sd"] = [one.digest for one in found]
-    concealed = Concealed(event, clear, dump_parsed(clear), tuple(found), items, root)
-    if _is_full(len(concealed.text) + 1, concealed.disclosed_bytes):
+    clear["_sd"] = digests = sorted(found)
+    in_order = tuple([found[digest] for digest in digests])
+    concealed = Concealed(event, clear, dump_parsed(clear), in_order, items, root, disclosed)
+    if _is_full(len(concealed.text) + 1, disclosed):
         raise Rejected(
             f"The event is too large for a message of {PUBLISH_BYTES_MAX} bytes; say it in several events.",
             code="event_too_large",
@@ -129,9 +133,9 @@ def seal(
     tail = b"" if on_behalf_of is None else b',"on_behalf_of":' + dump_parsed(dict(on_behalf_of))
     payload = dump_parsed(head)[:-1] + b',"events":[' + b",".join(one.text for one in events) + b"]" + tail + b"}"
     header = dump_parsed({"alg": "ES256", "typ": TYP, "kid": kid})
-    signing_input = f"{b64u(header)}.{b64u(payload)}".encode("ascii")
-    jwt = signing_input + b"." + b64u(key.sign(signing_input)).encode("ascii")
-    texts = "".join(f"{disclosure.text}~" for one in events for disclosure in one.disclosures)
+    signing_input = b64u_bytes(header) + b"." + b64u_bytes(payload)
+    jwt = signing_input + b"." + b64u_bytes(key.sign(signing_input))
+    texts = "".join([f"{disclosure.text}~" for one in events for disclosure in one.disclosures])
     raw = jwt + b"~" + texts.encode("ascii")
     if len(jwt) > JWT_BYTES_MAX or len(raw) > PUBLISH_BYTES_MAX:
         raise Rejected("The message is too large; send fewer events in it.", code="too_large")
