@@ -147,7 +147,7 @@ def _goods(tx: Tx, ctx: Context, facility: Any, pledge: str, at: Call) -> Goods:
         raise Rejected("There is no such live pledge on this facility.", code="no_such_pledge", pointer="pledge")
     if row.state != "ACTIVE":
         raise Conflict(f"The pledge is {row.state}.", code="pledge_not_active")
-    alone = cover_of(tx, ctx, facility, call=at, purpose=None, without=[one for one in live if one != pledge])
+    alone = cover_of(tx, ctx, facility, call=at, purpose=None, only=[pledge])
     return Goods(pledge, b64u(bytes(row.receipt)), alone.net)
 
 
