@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-def run(*arguments: str, timeout_s: float = 200, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, timeout_s: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the ``tracebond`` command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "tracebond", *arguments], cwd=ROOT, env={**os.environ, **environment},
@@ -41,7 +41,7 @@ def server(data: Path) -> Iterator[httpx.Client]:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             try:
                 if client.get("/readyz").status_code == 200:
@@ -55,7 +55,7 @@ def server(data: Path) -> Iterator[httpx.Client]:
     finally:
         client.close()
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 @dataclass(frozen=True)

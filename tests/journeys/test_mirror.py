@@ -7,7 +7,7 @@ import pytest
 
 from tests.journeys.conftest import Told, run, server
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("journeys")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("journeys")]
 
 
 def test_a_pinned_mirror_makes_it_complete_and_the_command_replays_from_zero(told: Told, tmp_path: Path) -> None:
