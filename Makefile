@@ -32,7 +32,7 @@ check: setup-test static ## The quick loop: format, lint, types, layers, unit te
 	@$(PY) -m pytest -q -m unit -n 2 --timeout 60
 
 soak: setup-test ## The long campaigns of the same tests (an hour or so)
-	@TRACEBOND_CAMPAIGN=1 $(PY) -m pytest -q --timeout 7200 tests/properties tests/contracts tests/campaign tests/ledger/test_anchor_kill.py tests/ledger/test_anchor_faults.py
+	@TRACEBOND_CAMPAIGN=1 $(PY) -m pytest -q --timeout 7200 tests/properties tests/contracts tests/campaign tests/ledger/test_anchor_kill.py tests/ledger/test_anchor_faults.py tests/finance/test_race.py tests/finance/test_crash.py tests/conformance/test_openapi.py
 
 lock: ## Write the hash-locked requirements again from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -q -o requirements-dev.txt
