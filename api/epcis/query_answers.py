@@ -5,8 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from core.epcis.forms import translated
-from core.epcis.xml_out import document_xml
 from fastapi import Request
 from fastapi.responses import Response
 
@@ -14,6 +12,8 @@ from api.auth.partners import Caller
 from api.epcis.headers import EpcFormat, NotAcceptable, cbv_format, epc_format
 from api.epcis.query_pages import time_text
 from core.canonical import dump_json
+from core.epcis.forms import translated
+from core.epcis.xml_out import document_xml
 from ledger.queryindex_search import Found, Viewer
 
 CONTEXT: Final = "https://ref.gs1.org/standards/epcis/2.0.0/epcis-context.jsonld"
