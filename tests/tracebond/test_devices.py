@@ -74,7 +74,10 @@ def test_a_device_is_enrolled_publishes_is_rotated_and_ended(server: Path, docum
     assert tracebond("device", "end", second["kid"], "--data", server, "--reason", "scrapped").returncode == 0
     twice = tracebond("device", "end", second["kid"], "--data", server, "--reason", "scrapped")
     assert "key_ended" in twice.stderr
-    rows = [json.loads(line) for line in tracebond("device", "list", "--data", server, "--json").stdout.splitlines()]
+    rows = [
+        json.loads(line)
+        for line in tracebond("device", "list", "--data", server, "--org", GLN, "--json").stdout.splitlines()
+    ]
     assert [(row["kid"], row["is_ended"], row["messages"]) for row in rows] == [
         (first["kid"], True, 1),
         (second["kid"], True, 1),
