@@ -1,6 +1,7 @@
 """``tracebond device`` and ``tracebond org``: who may tell events, enrolled and ended from the command line."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from tracebond.enrol import Enrolment, OrganisationSpec
 from tracebond.parts import Parts, open_parts
 from tracebond.settings import load_settings
 
+_HYPHEN_KID = re.compile(r"-[A-Za-z0-9_-]{42}")
 _DATA = click.option(
     "--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder of the running server."
 )
@@ -40,6 +42,20 @@ _OUT = click.option(
 _JWK = click.option(
     "--jwk", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The device's public key (JSON)."
 )
+
+
+class _KidCommand(click.Command):
+    """Takes a KID that begins with a hyphen, as one in 64 does, for what it is and not for an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put such a KID behind ``--``; what follows an option is that option's value."""
+        kids = [
+            arg
+            for place, arg in enumerate(args)
+            if _HYPHEN_KID.fullmatch(arg) and not (place and args[place - 1].startswith("--"))
+        ]
+        rest = [arg for arg in args if arg not in kids]
+        return super().parse_args(ctx, [*rest, "--", *kids] if kids else args)
 
 
 @click.group()
@@ -151,7 +167,7 @@ def device_list(data: Path | None, gln: str | None, as_json: bool) -> None:
         click.echo(json.dumps(_json(row)) if as_json else _line(row))
 
 
-@device.command("rotate")
+@device.command("rotate", cls=_KidCommand)
 @_DATA
 @_JWK
 @_OUT
@@ -163,7 +179,7 @@ def device_rotate(data: Path | None, jwk: Path | None, out: Path | None, kid: st
         _show(parts, [rotate(parts, kid, jwk=public, folder=out, say=_say)])
 
 
-@device.command("end")
+@device.command("end", cls=_KidCommand)
 @_DATA
 @click.argument("kid")
 @click.option("--reason", required=True, help="Why: stolen, scrapped, sold ... It stands in the log for ever.")

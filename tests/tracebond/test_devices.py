@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from core.crypto import generate_p256
 from core.errors import Rejected
+from tracebond.device_cli import device_end
 from tracebond.devices import read_csv, read_jwk, scope_of
 
 GLN = "9521234000013"
@@ -137,3 +139,13 @@ def test_a_scope_holds_canonical_identifiers() -> None:
         "products": ["https://id.gs1.org/01/09521234123453"],
         "rate": {"per_s": 2, "burst": 10},
     }
+
+
+@pytest.mark.unit
+def test_a_kid_that_begins_with_a_hyphen_is_no_option() -> None:
+    kid, last = "-" + "A" * 42, "-" + "B" * 42
+    context = click.Context(device_end)
+
+    device_end.parse_args(context, [kid, "--reason", "sold", "--last", last])
+
+    assert (context.params["kid"], context.params["last"], context.params["reason"]) == (kid, last, "sold")
