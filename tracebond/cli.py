@@ -110,7 +110,7 @@ def sequence(data: Path | None) -> None:
 @cli.command()
 @_data_option
 def follow(data: Path | None) -> None:
-    """Run the followers: state, findings, credit monitoring."""
+    """Run the followers: state, query index, subscriptions, credit monitoring."""
     from tracebond.process import run_follow
 
     run_follow(load_settings(data=data))

@@ -9,7 +9,8 @@ from core.errors import Conflict, Rejected
 from core.money import Money
 from finance.commandlog import row_hash, waiting_audits
 from finance.journal import DEPOSITS, INCOME, LOANS, Entry, post, trial_balance
-from finance.tables import APPEND_ONLY, command_log, entries, postings, settings
+from finance.tables import command_log, entries, postings, settings
+from finance.triggers import APPEND_ONLY
 from ledger.database import Database, Tx
 
 TODAY = date(2026, 11, 24)

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from finance import tables
+from finance import tables, triggers
 
 revision = "finance_0001"
 down_revision = None
@@ -27,7 +27,7 @@ def upgrade() -> None:
     """Create the tables, the chart of accounts and the triggers that refuse changes."""
     connection = op.get_bind()
     tables.metadata.create_all(connection, tables=list(tables.FIRST), checkfirst=False)
-    for statement in tables.append_only_ddl(connection.dialect.name):
+    for statement in triggers.append_only_ddl(connection.dialect.name):
         connection.exec_driver_sql(statement)
     connection.execute(
         tables.accounts.insert(), [{"code": code, "name_zh": zh, "name_en": en} for code, zh, en in ACCOUNTS]
