@@ -22,9 +22,6 @@ class Settings(BaseSettings):
     chain_url: str = Field(
         "", description="JSON-RPC of an EVM chain; empty: a persistent eth-tester in the data folder."
     )
-    chain_key: str = Field(
-        "", description="Private key (0x..) of a funded account that pays; empty: the chain's development account."
-    )
     host: str = Field("127.0.0.1", description="Address the web server listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the web server; 0 takes a free one.")
     public_url: str = Field(
