@@ -5,9 +5,9 @@ import hashlib
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 from typing import Any, NoReturn
 
+import msgspec
 import rfc8785
 
 from core.errors import Rejected
@@ -17,18 +17,10 @@ DIGITS_MAX = 38
 EXPONENT_MAX = 38
 DEPTH_MAX = 16
 
-# What json.dumps(text, ensure_ascii=False) ends up in, without its way there.
-_plain = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def _no_json(value: Any) -> NoReturn:
-    raise TypeError(type(value).__name__)
-
-
-# One encoder for all calls: JSONEncoder makes a new one for each, which takes longer than a small value itself.
-_encode = c_make_encoder(None, _no_json, encode_basestring, None, ":", ",", False, False, False)
-_encode_sorted = c_make_encoder(None, lambda one: {"": str(one)}, encode_basestring, None, ":", ",", True, False, False)
+# The same bytes as the standard library's, several times quicker; floats and bytes must not reach them.
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_encode_sorted = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 _URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 # What is no base64url becomes "!", which the strict decoder refuses; padding too, before our own is added.
@@ -117,7 +109,7 @@ def canonical_bytes(value: Any) -> bytes:
     """
     try:
         if _is_plain(value):
-            return _plain(value).encode("utf-8")
+            return _encode_sorted(value)
         _refuse_fractions(value)
         return rfc8785.dumps(value)
     except rfc8785.IntegerDomainError as error:
@@ -132,6 +124,8 @@ def dump_json(value: Any) -> bytes:
     Raises:
         Rejected: ``bad_number`` for a float, ``bad_json`` for a type JSON does not know.
     """
+    if _is_parsed(value):
+        return _encode(value)
     parts: list[str] = []
     _write(value, parts.append)
     return "".join(parts).encode("utf-8")
@@ -139,12 +133,23 @@ def dump_json(value: Any) -> bytes:
 
 def dump_parsed(value: Any) -> bytes:
     """As :func:`dump_json`, quicker, for a value that :func:`parse_json` gave, or one made of its parts: no floats."""
-    if isinstance(value, str):
-        return _quoted(value).encode("utf-8")
     try:
-        return "".join(_encode(value, 0)).encode("utf-8")
+        return _encode(value)
     except TypeError:
         return dump_json(value)
+
+
+def _is_parsed(value: Any) -> bool:
+    """Whether the value is made of the very types that :func:`parse_json` gives, and tuples."""
+    kind = type(value)
+    if kind is dict:
+        for name, member in value.items():
+            if type(name) is not str or (type(member) is not str and not _is_parsed(member)):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        return not [member for member in value if type(member) is not str and not _is_parsed(member)]
+    return kind is str or kind is int or kind is bool or kind is Decimal or value is None
 
 
 def _is_plain(value: Any) -> bool:
@@ -165,10 +170,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def dump_sorted(value: Any) -> bytes:
-    """JSON-like text of a parsed value with members in the order of their names, to compare values by; a Decimal is
-    written by its digits, so that 1.0 and 1.00 differ.
-    """
-    return "".join(_encode_sorted(value, 0)).encode("utf-8")
+    """As :func:`dump_parsed`, with the members of every object in the order of their names, to compare values by."""
+    return _encode_sorted(value)
 
 
 def _write(value: Any, put: Callable[[str], None]) -> None:

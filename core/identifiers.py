@@ -7,8 +7,8 @@ Source: GS1 CBV 2.0, section 8.9 (the keys that are kept); GS1 EPC Tag Data Stan
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from core.errors import Rejected
 from core.gs1 import KEYS, checked_key, checked_qualifier, has_check_digit, kept
@@ -26,7 +26,7 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`\x00-\x20]+\Z")
 _PLAIN_LINK = re.compile(
     r"https?://[^/?#]+/(?:01/([0-9]{14})(?:/(21|10)/([A-Za-z0-9._-]{1,20}))?|00/([0-9]{18}))\Z", re.ASCII
 )
-_PLAIN_SGTIN = re.compile(r"urn:epc:id:sgtin:([0-9]{6,12})\.([0-9])([0-9]{0,6})\.([A-Za-z0-9._-]{1,20})\Z")
+_PLAIN_SGTIN = re.compile(r"urn:epc:id:sgtin:([0-9]{6,12}\.[0-9]{1,7})\.([A-Za-z0-9._-]{1,20})\Z")
 _KINDS = {
     ("00", ""): "sscc", ("01", ""): "gtin", ("01", "21"): "sgtin", ("01", "10"): "lgtin", ("01", "235"): "upui",
     ("253", ""): "gdti", ("255", ""): "sgcn", ("401", ""): "ginc", ("402", ""): "gsin", ("414", ""): "gln",
@@ -36,8 +36,7 @@ _KINDS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Identifier:
+class Identifier(NamedTuple):
     """One thing, whatever spelling it came in.
 
     Attributes:
@@ -199,11 +198,20 @@ def _plain(text: str) -> Identifier | None:
         kind = "sgtin" if name == "21" else "lgtin"
         return Identifier(kind, f"{HOST}/01/{gtin}/{name}/{detail}", (("01", gtin), (name, detail)))
     urn = _PLAIN_SGTIN.match(text)
-    if urn is None or len(urn[1]) + len(urn[3]) != 12:
+    product = None if urn is None else _product(urn[1])
+    if urn is None or product is None:
         return None
-    digits = urn[2] + urn[1] + urn[3]
-    gtin = digits + check_digit(digits)
-    return Identifier("sgtin", f"{HOST}/01/{gtin}/21/{urn[4]}", (("01", gtin), ("21", urn[4])))
+    return Identifier("sgtin", f"{HOST}/01/{product[1]}/21/{urn[2]}", (product, ("21", urn[2])))
+
+
+@lru_cache(maxsize=4_096)
+def _product(text: str) -> tuple[str, str] | None:
+    """The key in a company prefix and an item reference between dots, None for another length than theirs."""
+    prefix, _, reference = text.partition(".")
+    if len(text) != 14:
+        return None
+    digits = reference[0] + prefix + reference[1:]
+    return "01", digits + check_digit(digits)
 
 
 def _key(ai: str, value: str, qualifiers: dict[str, str]) -> Identifier:
