@@ -1,12 +1,14 @@
 """Compact JWS with ES256 and an exact header: the one signature form of messages, records and receipts."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from core.canonical import b64u, canonical_bytes, parse_json, unb64u
 from core.crypto import P256Private, P256Public
 from core.errors import Rejected
 
 HEADER_BYTES_MAX = 400
+_HEADERS_MAX = 16_384  # ours: about 10 MB, one for each of so many keys
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,20 @@ def split_jws(raw: bytes, *, typ: str, bytes_max: int) -> Jws:
     parts = raw.split(b".")
     if len(parts) != 3 or not raw.isascii():
         raise Rejected("A JWT is three base64url parts with dots between.", code="bad_form")
-    header_text, payload_text, signature_text = (part.decode("ascii") for part in parts)
+    kid = _kid(parts[0], typ)
     try:
-        header = parse_json(unb64u(header_text), bytes_max=HEADER_BYTES_MAX, depth_max=2)
-        payload = unb64u(payload_text)
-        signature = unb64u(signature_text)
+        payload = unb64u(parts[1].decode("ascii"))
+        signature = unb64u(parts[2].decode("ascii"))
+    except Rejected as error:
+        raise Rejected(f"A part of the JWT cannot be read: {error.message}", code="bad_form") from error
+    return Jws(raw, kid, raw[: -1 - len(parts[2])], payload, signature)
+
+
+@lru_cache(maxsize=_HEADERS_MAX)
+def _kid(text: bytes, typ: str) -> str:
+    """The key that a header names; all messages of one key have the same header."""
+    try:
+        header = parse_json(unb64u(text.decode("ascii")), bytes_max=HEADER_BYTES_MAX, depth_max=2)
     except Rejected as error:
         raise Rejected(f"A part of the JWT cannot be read: {error.message}", code="bad_form") from error
     if isinstance(header, dict) and header.get("alg") != "ES256":
@@ -69,4 +80,4 @@ def split_jws(raw: bytes, *, typ: str, bytes_max: int) -> Jws:
     kid = header["kid"]
     if not isinstance(kid, str) or len(kid) != 43:
         raise Rejected("kid is an RFC 7638 thumbprint.", code="bad_header", pointer="/header/kid")
-    return Jws(raw, kid, raw[: raw.rindex(b".")], payload, signature)
+    return kid

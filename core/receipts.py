@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.canonical import b64u, canonical_bytes, parse_json, sha256, unb64u
+from core.canonical import b64u, b64u_bytes, canonical_bytes, parse_json, sha256, unb64u
 from core.crypto import P256Private, P256Public
 from core.errors import Rejected
 from core.jws import sign_jws, split_jws
@@ -87,23 +87,23 @@ def sign_receipts(payloads: Sequence[Mapping[str, Any]], key: P256Private, *, au
     jws = sign_jws(canonical_bytes(head), typ=TYP, key=key)
     # RFC 8785 bytes put together by hand: the members stand in order, and each part is canonical by itself.
     return [
-        b'{"index":%d,"jws":"%b","path":[%b],"receipt":%b}'
-        % (index, jws, ",".join(f'"{b64u(node)}"' for node in path).encode("ascii"), text)
+        b'{"index":%d,"jws":"%b","path":[%b],"receipt":%b}' % (index, jws, b",".join(path), text)
         for index, (path, text) in enumerate(zip(paths, texts, strict=True))
     ]
 
 
 def _proofs(leaves: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:
-    """The root and the inclusion proof of every leaf, each node hashed once."""
+    """The root and the inclusion proof of every leaf as JSON strings, each node hashed and written once."""
     if len(leaves) == 1:
         return leaves[0], [[]]
     middle = 1 << (len(leaves) - 1).bit_length() - 1
     left, left_paths = _proofs(leaves[:middle])
     right, right_paths = _proofs(leaves[middle:])
+    left_text, right_text = b'"%b"' % b64u_bytes(left), b'"%b"' % b64u_bytes(right)
     for path in left_paths:
-        path.append(right)
+        path.append(right_text)
     for path in right_paths:
-        path.append(left)
+        path.append(left_text)
     return node_hash(left, right), left_paths + right_paths
 
 
