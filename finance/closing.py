@@ -10,6 +10,7 @@ from core.canonical import b64u, canonical_bytes, sha256
 from core.errors import Conflict, Rejected
 from core.money import Money, parse_money
 from finance.commandlog import HasPolicy, by_itself, command, insert_ignore
+from finance.cover import end_call
 from finance.foureyes import approved, propose
 from finance.journal import DEPOSITS, OPERATING_LOSS, Entry, post
 from finance.lending import facility_row
@@ -18,7 +19,7 @@ from finance.states import LIVE_PLEDGES, OPEN_LOANS, step
 from finance.tables import compensations, facilities, loans, pledges, terminations
 from ledger.database import Tx
 
-_ENDED: Final = ("EXPIRED", "FROZEN", "TERMINATED")
+_ENDED: Final = ("EXPIRED", "FROZEN", "TERMINATED", "DEFAULTED")
 
 
 def agree_termination(
@@ -169,4 +170,4 @@ def _end(tx: Tx, ctx: HasPolicy, row: Any, event: str, now: int) -> str:
 def _ended(tx: Tx, facility: str, state: str, _: Call) -> dict[str, Any]:
     more = facilities.c.version + 1
     tx.execute(facilities.update().where(facilities.c.id == facility).values(state=state, version=more))
-    return {"facility": facility, "state": state}
+    return {"facility": facility, "state": state} | (end_call(tx, facility, "cured") if state == "CLOSED" else {})

@@ -12,6 +12,7 @@ from finance.decision import decide
 from finance.inputs import exposure, gather
 from finance.model import Call, Context
 from finance.ratios import ltv_passes
+from finance.states import step
 from finance.tables import guarantees, margin_calls, pledges
 from ledger.database import Tx
 
@@ -88,6 +89,16 @@ def open_call(tx: Tx, facility: str) -> Any:
     """The facility's open margin call, or None."""
     query = sa.select(margin_calls).where(margin_calls.c.facility == facility, margin_calls.c.state.in_(OPEN_CALLS))
     return tx.execute(query).one_or_none()
+
+
+def end_call(tx: Tx, facility: str, event: str) -> dict[str, str]:
+    """End a margin call that is still open because its facility ends; names the call, for the command log."""
+    found = open_call(tx, facility)
+    if found is None:
+        return {}
+    state = step("margin_call", found.state, event)
+    tx.execute(margin_calls.update().where(margin_calls.c.id == found.id).values(state=state))
+    return {"call": found.id, "call_state": state}
 
 
 def check_release(tx: Tx, ctx: Context, facility: Any, *, without: Sequence[str], call: Call) -> Cover | None:

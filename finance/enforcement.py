@@ -29,7 +29,7 @@ from finance.model import BANK, Actor, Call, Context
 from finance.servicing import Instalment
 from finance.states import step
 from finance.tables import facilities, loans, pledges, sales
-from ledger.chain_book import enqueue
+from ledger.chain_book import enqueue, state_of
 from ledger.database import Tx
 
 _ORDER = ("penalty", "fee", "interest", "principal")
@@ -64,7 +64,7 @@ def enforce(
         row, held = _enforceable(tx, actor, facility)
         approved(tx, ctx, call, action="enforcement", subject=facility, seen=_seen(row, held), request=request,
                  proposal=proposal)  # fmt: skip
-        sent = [_send(tx, ctx, pledge, "enforce", key, now) for pledge in held]
+        sent = [send_enforcement(tx, ctx, pledge, "enforce", key, now) for pledge in held]
         state = step("facility", row.state, "enforce")
         tx.execute(facilities.update().where(facilities.c.id == facility).values(state=state))
         return {"facility": facility, "state": state, "chain_tx": sent[-1]}
@@ -84,7 +84,7 @@ def book_sale(
 
     Raises:
         Rejected: ``not_allowed``, ``no_such_facility``, ``no_bids``, ``bad_amount``.
-        Conflict: ``not_enforcing``, ``not_final``, ``costs_above_proceeds``.
+        Conflict: ``not_enforcing``, ``not_final``, ``sold_already``, ``nothing_owed``, ``costs_above_proceeds``.
     """
     actor.need("bank_checker")
     offers = [(parse_money(bid.get("amount"), pointer="bids"), str(bid.get("bidder", ""))) for bid in bids]
@@ -97,8 +97,10 @@ def book_sale(
     def act(call: Call) -> dict[str, Any]:
         row = bank_facility(tx, actor, facility)
         held = _enforcing(tx, ctx, row)
+        if not any(loan.standing.balance + loan.standing.charges for loan in _loans(tx, facility)):
+            raise Conflict("Nothing is owed: give the goods back instead.", code="nothing_owed")
         for pledge in held:
-            _send(tx, ctx, pledge, "settle", key, now)
+            send_enforcement(tx, ctx, pledge, "settle", key, now)
         sale = held[0].id
         left, shares = _pay_loans(tx, row, proceeds - expense, call)
         parts = shares | {PAYABLE: expense.minor + left.minor}
@@ -265,16 +267,44 @@ def _loans(tx: Tx, facility: str) -> list[Loan]:
     return read_loans(tx, list(idents), is_locked=True)
 
 
-def _send(tx: Tx, ctx: Context, pledge: Any, purpose: str, key: str, now: int) -> int:
-    """Send the enforcement or the sale of one pledge to the chain."""
-    call, event = {"enforce": (ctx.registry.enforce_call, "enforce"), "settle": (ctx.registry.settle_call, "sold")}[
-        purpose
-    ]
+def cure_enforcement(
+    tx: Tx, ctx: Context, actor: Actor, *, facility: str, key: str, reason: str, now: int
+) -> dict[str, Any]:
+    """Stop enforcement because nothing is owed any more, or the loss is written off and the goods bring nothing.
+
+    The pledges are plain ones again, which two persons may release.
+
+    Raises:
+        Rejected: ``not_allowed``, ``no_such_facility``.
+        Conflict: ``not_enforcing``, ``not_final``, ``sold_already``, ``money_owed``.
+    """
+    actor.need("bank_checker")
+
+    def act(call: Call) -> dict[str, Any]:
+        row = bank_facility(tx, actor, facility)
+        held = _enforcing(tx, ctx, row, ("ENFORCING", "WRITTEN_OFF"))
+        if row.state == "ENFORCING" and any(
+            loan.standing.balance + loan.standing.charges for loan in _loans(tx, facility)
+        ):
+            raise Conflict("Money is still owed.", code="money_owed")
+        sent = [send_enforcement(tx, ctx, pledge, "cure", key, now) for pledge in held]
+        return {"facility": facility, "state": row.state, "chain_tx": sent[-1]}
+
+    body = {"facility": facility}
+    return command(tx, ctx, name="cure_enforcement", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
+
+
+def send_enforcement(tx: Tx, ctx: Context, pledge: Any, purpose: str, key: str, now: int) -> int:
+    """Send a step of enforcement to the chain: ``enforce``, ``settle`` or ``cure``.
+
+    A pledge in enforcement stays so until its sale or its cure is final there: the chain decides pledges.
+    """
+    calls = {"enforce": ctx.registry.enforce_call, "settle": ctx.registry.settle_call, "cure": ctx.registry.cure_call}
     chain_tx = enqueue(
         tx, account=ctx.account(pledge.lender), to=ctx.registry.address, purpose=purpose,
-        data=call(bytes(pledge.receipt)), reference=f"{pledge.id}/{key}", now_ms=now * 1_000,
+        data=calls[purpose](bytes(pledge.receipt)), reference=f"{pledge.id}/{key}", now_ms=now * 1_000,
     )  # fmt: skip
-    state = step("pledge", pledge.state, event)
+    state = step("pledge", pledge.state, "enforce") if purpose == "enforce" else pledge.state
     tx.execute(pledges.update().where(pledges.c.id == pledge.id).values(state=state, chain_tx=chain_tx))
     return chain_tx
 
@@ -290,10 +320,12 @@ def _enforceable(tx: Tx, actor: Actor, facility: str) -> tuple[Any, list[Any]]:
     return row, held
 
 
-def _enforcing(tx: Tx, ctx: Context, row: Any) -> list[Any]:
+def _enforcing(tx: Tx, ctx: Context, row: Any, states: Sequence[str] = ("ENFORCING",)) -> list[Any]:
     held = _pledges(tx, row.id, "ENFORCING")
-    if row.state != "ENFORCING" or not held:
+    if row.state not in states or not held:
         raise Conflict("The facility is not being enforced.", code="not_enforcing")
+    if any(state_of(tx, pledge.chain_tx).purpose != "enforce" for pledge in held):
+        raise Conflict("The goods are sold, or given back, already.", code="sold_already")
     if any(ctx.registry.pledge_of(bytes(pledge.receipt)).state != "enforcing" for pledge in held):
         raise Conflict("The chain does not show the enforcement yet.", code="not_final")
     return held

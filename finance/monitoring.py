@@ -17,7 +17,7 @@ from core.errors import Unavailable
 from core.money import Money, parse_money
 from finance.calendar import after_business_days
 from finance.commandlog import business_date, by_itself
-from finance.cover import cover_of, ltv_holds, open_call
+from finance.cover import cover_of, end_call, ltv_holds, open_call
 from finance.exits import lapse_offers
 from finance.journal import INCOME, RECEIVABLE, Entry, post
 from finance.loanbook import read_loans, write_loans
@@ -232,6 +232,8 @@ class _Changes:
                 margin_calls.update().where(margin_calls.c.id == self.call.id).values(self.call_values | {"base": base})
             )
         if self.is_default:
+            # A call that is still open asks for less than what is due now.
+            end_call(tx, facility, "due_passed")
             default_loans(tx, row, today=self.today, now=now)
 
 

@@ -57,14 +57,17 @@ def set_lot_capacity(
     def act(call: Call) -> dict[str, Any]:
         goods_key = ctx.goods_key(lot)
         row = {"goods_key": goods_key, "item": identifier.canonical, "kind": "LOT", "capacity": quantity * LOT_UNIT}
+        reference = b64u(goods_key)
         if not insert_ignore(tx, goods, row | {"claimed": 0}):
-            raise Conflict("The lot's quantity is registered for ever.", code="capacity_set", pointer="lot")
+            _check_capacity_failed(tx, goods_key)
+            reference = f"{reference}/{key}"
         chain_tx = enqueue(
             tx, account=ctx.account(actor.org), to=ctx.registry.address, purpose="set_capacity",
-            data=ctx.registry.set_capacity_call(goods_key, quantity * LOT_UNIT), reference=b64u(goods_key),
+            data=ctx.registry.set_capacity_call(goods_key, quantity * LOT_UNIT), reference=reference,
             now_ms=now * 1_000,
         )  # fmt: skip
-        tx.execute(goods.update().where(goods.c.goods_key == goods_key).values(chain_tx=chain_tx))
+        values = {"chain_tx": chain_tx, "capacity": quantity * LOT_UNIT, "kind": "LOT"}
+        tx.execute(goods.update().where(goods.c.goods_key == goods_key).values(values))
         return {"lot": identifier.canonical, "chain_tx": chain_tx}
 
     body = {"lot": lot, "quantity": quantity}
@@ -263,6 +266,14 @@ def free_claims(tx: Tx, receipt: bytes) -> None:
     for goods_key, quantity in tx.execute(query.order_by(claims.c.goods_key)).all():
         tx.execute(goods.update().where(goods.c.goods_key == goods_key).values(claimed=goods.c.claimed - quantity))
     tx.execute(claims.update().where(claims.c.receipt == receipt).values(is_live=False))
+
+
+def _check_capacity_failed(tx: Tx, goods_key: bytes) -> None:
+    """Return if the chain refused the quantity that stands here, so that the maker may say it again."""
+    row = tx.execute(sa.select(goods).where(goods.c.goods_key == goods_key).with_for_update()).one()
+    outcome = None if row.chain_tx is None else state_of(tx, row.chain_tx).state
+    if outcome not in ("reverted", "lost") or row.claimed:
+        raise Conflict("The lot's quantity is registered for ever.", code="capacity_set", pointer="lot")
 
 
 def _take(tx: Tx, claim: Claim) -> None:

@@ -6,7 +6,6 @@ run finds the same facts. Each step is a row of the command log (V10).
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +14,7 @@ from core.errors import Broken
 from finance.commandlog import by_itself
 from finance.model import Context
 from finance.pledges import lapse
+from finance.receiptchain import give_back, receipt_event
 from finance.receipts import end_split, free_claims
 from finance.register import filing
 from finance.states import LIVE_PLEDGES, step
@@ -22,7 +22,7 @@ from finance.tables import facilities, pledges, receipts
 from ledger.chain_book import state_of
 from ledger.database import Database, Tx
 
-_OPEN_PLEDGES = ("RESERVED", "SIGNED", "CHAIN_PENDING", "RELEASING")
+_OPEN_PLEDGES = ("RESERVED", "SIGNED", "CHAIN_PENDING", "RELEASING", "ENFORCING")
 _OPEN_RECEIPTS = ("REGISTERING", "SPLITTING", "DELIVERING", "CANCELLING")
 _ON_CHAIN = {"ACTIVE": "active", "ENFORCING": "enforcing"}
 
@@ -43,48 +43,58 @@ def reconcile(db: Database, ctx: Context, *, now: int) -> Steps:
     """
     steps = Steps()
     with db.reading() as tx:
-        open_receipts = tx.execute(sa.select(receipts.c.id).where(receipts.c.state.in_(_OPEN_RECEIPTS))).scalars().all()
-        open_pledges = tx.execute(sa.select(pledges.c.id).where(pledges.c.state.in_(_OPEN_PLEDGES))).scalars().all()
-    for receipt in open_receipts:
+        open_receipts = tx.execute(sa.select(receipts).where(receipts.c.state.in_(_OPEN_RECEIPTS))).all()
+        due_receipts = [bytes(row.id) for row in open_receipts if _is_settled(tx, row.chain_tx)]
+        open_pledges = tx.execute(sa.select(pledges).where(pledges.c.state.in_(_OPEN_PLEDGES))).all()
+        due_pledges = [row.id for row in open_pledges if _is_due(tx, row, now)]
+    for receipt in due_receipts:
         with db.transaction() as tx:
-            _receipt(tx, ctx, bytes(receipt), now, steps)
-    for pledge in open_pledges:
+            _receipt(tx, ctx, receipt, now, steps)
+    for pledge in due_pledges:
         try:
             with db.transaction() as tx:
                 _pledge(tx, ctx, pledge, now, steps)
         except Broken:
             # One pledge that nobody can explain stays as it is, without money, and holds up no other.
             steps.mismatches.append(pledge)
-    _free_sold(db, ctx, now, steps)
     return steps
 
 
-def _free_sold(db: Database, ctx: Context, now: int, steps: Steps) -> None:
-    """Receipts whose goods were sold in enforcement go to the buyer once the settlement is final on the chain."""
-    query = (
-        sa.select(pledges.c.id)
-        .join(receipts, receipts.c.id == pledges.c.receipt)
-        .where(pledges.c.state == "REALISED", receipts.c.state == "PLEDGED")
-    )
-    with db.reading() as tx:
-        sold = list(tx.execute(query).scalars())
-    for pledge in sold:
-        with db.transaction() as tx:
-            row = tx.execute(sa.select(pledges).where(pledges.c.id == pledge).with_for_update()).one()
-            if row.chain_tx is not None and state_of(tx, row.chain_tx).state == "final":
-                _logged(tx, ctx, row.lender, row, now, steps, partial(_sold, tx, row))
+def _is_settled(tx: Tx, chain_tx: int | None) -> bool:
+    return chain_tx is not None and state_of(tx, chain_tx).is_settled
 
 
-def _sold(tx: Tx, row: Any, moved: Steps) -> None:
-    _move_receipt(tx, row, "freed")
-    moved.moved.append(("receipt", bytes(row.receipt).hex(), "SEALED"))
+def _is_due(tx: Tx, row: Any, now: int) -> bool:
+    """Whether something follows for a pledge: looked at before a transaction is begun, since most have to wait."""
+    if row.state in ("RESERVED", "SIGNED"):
+        return bool(now > row.deadline_s)
+    if row.chain_tx is None:
+        return False
+    outcome = state_of(tx, row.chain_tx)
+    return outcome.is_settled and (row.state != "ENFORCING" or _after_enforcement(outcome) is not None)
+
+
+def _after_enforcement(outcome: Any) -> str | None:
+    """The event of a pledge in enforcement; a sale or a cure that the chain refused waits for a retry by a person."""
+    if outcome.state == "final":
+        return {"settle": "sold", "cure": "cured"}.get(outcome.purpose)
+    return "reverted" if outcome.purpose == "enforce" else None
 
 
 def compare(db: Database, ctx: Context) -> list[str]:
-    """Pledges that the database calls active or in enforcement and the chain does not (V12)."""
+    """Pledges that the database calls active or in enforcement and the chain does not (V12).
+
+    One whose step of enforcement is still on its way to the chain is looked at when it has come there.
+    """
     with db.reading() as tx:
-        rows = tx.execute(sa.select(pledges).where(pledges.c.state.in_(tuple(_ON_CHAIN)))).all()
+        found = tx.execute(sa.select(pledges).where(pledges.c.state.in_(tuple(_ON_CHAIN)))).all()
+        rows = [row for row in found if row.state == "ACTIVE" or not _is_under_way(tx, row)]
     return [row.id for row in rows if not _agrees(ctx, row)]
+
+
+def _is_under_way(tx: Tx, row: Any) -> bool:
+    outcome = state_of(tx, row.chain_tx)
+    return not outcome.is_settled or _after_enforcement(outcome) is not None
 
 
 def freeze_mismatches(db: Database, ctx: Context, *, now: int) -> list[str]:
@@ -127,19 +137,11 @@ def _logged(tx: Tx, ctx: Context, org: str, row: Any, now: int, steps: Steps, ch
 
 def _receipt(tx: Tx, ctx: Context, receipt: bytes, now: int, steps: Steps) -> None:
     row = tx.execute(sa.select(receipts).where(receipts.c.id == receipt).with_for_update()).one()
-    if row.state not in _OPEN_RECEIPTS or row.chain_tx is None:
+    if row.state not in _OPEN_RECEIPTS or not _is_settled(tx, row.chain_tx):
         return
-    outcome = state_of(tx, row.chain_tx).state
-    if outcome not in ("final", "reverted", "lost"):
+    event = receipt_event(tx, ctx, row)
+    if event is None:
         return
-    shown = ctx.registry.receipt_at(receipt).state
-    if row.state == "SPLITTING" and shown == "splitting":
-        # Claims have begun to move: on the chain such a split can only go on.
-        return
-    if row.state == "REGISTERING":
-        event = "sealed" if outcome == "final" and shown == "sealed" else "failed"
-    else:
-        event = "final" if outcome == "final" else "reverted"
     state = step("receipt", row.state, event)
 
     def change(moved: Steps) -> None:
@@ -148,6 +150,8 @@ def _receipt(tx: Tx, ctx: Context, receipt: bytes, now: int, steps: Steps) -> No
         if state == "SPLIT":
             end_split(tx, receipt)
         tx.execute(receipts.update().where(receipts.c.id == receipt).values(state=state))
+        if event == "failed_in_part":
+            give_back(tx, ctx, row, key="failed", now=now)
         moved.moved.append(("receipt", receipt.hex(), state))
 
     _logged(tx, ctx, row.custodian, row, now, steps, change)
@@ -169,12 +173,34 @@ def _pledge(tx: Tx, ctx: Context, pledge: str, now: int, steps: Steps) -> None:
 
 
 def _settled(tx: Tx, ctx: Context, row: Any, outcome: Any, now: int, steps: Steps) -> None:
-    if outcome.state == "final":
+    if row.state == "ENFORCING":
+        _enforced(tx, row, outcome, steps)
+    elif outcome.state == "final":
         _final(tx, ctx, row, outcome, now, steps)
     elif row.state == "CHAIN_PENDING":
         _void(tx, row, "reverted", outcome.reason or outcome.state, steps)
     else:
         _set(tx, row, step("pledge", row.state, "reverted"), steps, note=outcome.reason or outcome.state)
+
+
+def _enforced(tx: Tx, row: Any, outcome: Any, steps: Steps) -> None:
+    """What the chain made of an enforcement, a sale or a cure."""
+    event = _after_enforcement(outcome)
+    if event is None:
+        return
+    note = outcome.reason or outcome.state
+    _set(tx, row, step("pledge", row.state, event), steps, **({"note": note} if event == "reverted" else {}))
+    if event == "sold":
+        # The goods go to the buyer: the custodian delivers them, nobody pledges them again.
+        _move_receipt(tx, row, "freed")
+        steps.moved.append(("receipt", bytes(row.receipt).hex(), "SEALED"))
+        return
+    others = sa.select(pledges.c.id).where(pledges.c.facility == row.facility, pledges.c.state == "ENFORCING")
+    facility = tx.execute(sa.select(facilities).where(facilities.c.id == row.facility).with_for_update()).one()
+    if facility.state == "ENFORCING" and tx.execute(others).first() is None:
+        ended = step("facility", facility.state, "enforce_failed" if event == "reverted" else "close")
+        tx.execute(facilities.update().where(facilities.c.id == facility.id).values(state=ended))
+        steps.moved.append(("facility", facility.id, ended))
 
 
 def _final(tx: Tx, ctx: Context, row: Any, outcome: Any, now: int, steps: Steps) -> None:

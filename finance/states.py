@@ -43,6 +43,8 @@ FACILITY: Final[Table] = (
         ("WATCH", "clear"): "ACTIVE",
         ("FROZEN", "unfreeze"): "ACTIVE",
         ("DEFAULTED", "enforce"): "ENFORCING",
+        # The chain refused to enforce: default stands, and people decide again.
+        ("ENFORCING", "enforce_failed"): "DEFAULTED",
         ("ENFORCING", "write_off"): "WRITTEN_OFF",
         ("WRITTEN_OFF", "recovery"): "WRITTEN_OFF",
     }
@@ -50,7 +52,8 @@ FACILITY: Final[Table] = (
     | _any(("ACTIVE", "WATCH", "FROZEN"), "avail_end", "EXPIRED")
     | _any(("ACTIVE", "WATCH"), "terminate", "TERMINATED")
     | _any(("FROZEN", "WATCH", "EXPIRED", "TERMINATED"), "default", "DEFAULTED")
-    | _any(("EXPIRED", "FROZEN", "TERMINATED", "ENFORCING"), "close", "CLOSED")
+    # One in default that has paid everything closes like the others: nothing is left to enforce.
+    | _any(("EXPIRED", "FROZEN", "TERMINATED", "DEFAULTED", "ENFORCING"), "close", "CLOSED")
 )
 
 PLEDGE: Final[Table] = {
@@ -66,6 +69,7 @@ PLEDGE: Final[Table] = {
     ("RELEASING", "final"): "RELEASED",
     ("RELEASING", "reverted"): "ACTIVE",
     ("ACTIVE", "enforce"): "ENFORCING",
+    ("ENFORCING", "reverted"): "ACTIVE",
     ("ENFORCING", "sold"): "REALISED",
     ("ENFORCING", "cured"): "ACTIVE",
 }
@@ -127,6 +131,8 @@ TOKEN: Final[Table] = (
 RECEIPT: Final[Table] = {
     ("REGISTERING", "sealed"): "SEALED",
     ("REGISTERING", "failed"): "CANCELLED",
+    # Some of its claims stand on the chain: they are given back there first.
+    ("REGISTERING", "failed_in_part"): "CANCELLING",
     ("SEALED", "pledged"): "PLEDGED",
     ("PLEDGED", "freed"): "SEALED",
     ("SEALED", "split"): "SPLITTING",
