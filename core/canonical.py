@@ -3,7 +3,7 @@
 import binascii
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -21,6 +21,8 @@ _quoted = json.JSONEncoder(ensure_ascii=False).encode
 # The same bytes as the standard library's, several times quicker; floats and bytes must not reach them.
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _encode_sorted = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
+_COMPACT_MAX = 65_536  # ours: a larger text is a document of somebody else, which is seldom written in our way
+_NOT_COMPACT = object()
 _URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 # What is no base64url becomes "!", which the strict decoder refuses; padding too, before our own is added.
@@ -44,6 +46,13 @@ def b64u(data: bytes) -> str:
 def b64u_bytes(data: bytes) -> bytes:
     """:func:`b64u` as ASCII bytes."""
     return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=")
+
+
+def b64u_hashes(hashes: Sequence[bytes]) -> list[str]:
+    """:func:`b64u` of each of many 32-byte strings."""
+    # With one byte between them, each takes 44 characters, of which the last says nothing.
+    text = binascii.b2a_base64(b"\0".join(hashes) + b"\0", newline=False).translate(_TO_URL).decode("ascii")
+    return [text[start : start + 43] for start in range(0, 44 * len(hashes), 44)]
 
 
 def unb64u(text: str, *, length: int | None = None) -> bytes:
@@ -84,6 +93,10 @@ def parse_json(data: bytes, *, bytes_max: int, depth_max: int = DEPTH_MAX) -> An
     """
     if len(data) > bytes_max:
         raise Rejected(f"The JSON text has {len(data)} bytes; at most {bytes_max} are taken.", code="too_large")
+    if len(data) <= _COMPACT_MAX:
+        found = _compact(data, depth_max)
+        if found is not _NOT_COMPACT:
+            return found
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -150,6 +163,42 @@ def _is_parsed(value: Any) -> bool:
     if kind is list or kind is tuple:
         return not [member for member in value if type(member) is not str and not _is_parsed(member)]
     return kind is str or kind is int or kind is bool or kind is Decimal or value is None
+
+
+def _compact(data: bytes, depth_max: int) -> Any:
+    """The value of a text that is written as :func:`dump_json` writes, which nearly all of ours is.
+
+    What is written again byte for byte had no member twice, no odd escape and no other spelling of a number. Any other
+    text gives ``_NOT_COMPACT`` and is read the long way, which alone says what is wrong.
+    """
+    head = data[:48]
+    if b": " in head or b", " in head:
+        return _NOT_COMPACT
+    try:
+        value = _decode(data)
+        if _encode(value) != data or not _is_safe(value):
+            return _NOT_COMPACT
+        if data.count(b"[") + data.count(b"{") > depth_max:
+            _check_depth(value, depth_max)
+    except (ValueError, RecursionError, msgspec.MsgspecError, Rejected):
+        return _NOT_COMPACT
+    return value
+
+
+def _is_safe(value: Any) -> bool:
+    """Whether all integers lie within 2**53 - 1."""
+    kind = type(value)
+    if kind is dict:
+        value = value.values()
+    elif kind is int:
+        return bool(-INTEGER_MAX <= value <= INTEGER_MAX)
+    elif kind is not list:
+        return True
+    for member in value:
+        kind = type(member)
+        if kind is not str and (kind is dict or kind is list or kind is int) and not _is_safe(member):
+            return False
+    return True
 
 
 def _is_plain(value: Any) -> bool:
@@ -248,6 +297,7 @@ def _constant(text: str) -> NoReturn:
     raise Rejected(f"{text} is not a JSON number.", code="bad_number")
 
 
+_decode = msgspec.json.Decoder(float_hook=_decimal).decode
 _decoder = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=_decimal, parse_int=_integer, parse_constant=_constant
 ).decode

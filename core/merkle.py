@@ -22,12 +22,17 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def tree_root(leaves: Sequence[bytes]) -> bytes:
     """The tree head over leaf hashes in order; of none, the hash of the empty string."""
-    if not leaves:
+    level = leaves
+    count = len(level)
+    if count == 0:
         return EMPTY_ROOT
-    frontier = Frontier()
-    for leaf in leaves:
-        frontier.append(leaf)
-    return frontier.root()
+    # A node without a neighbour goes up as it is: the left subtree of RFC 9162 is always the largest perfect one.
+    while count > 1:
+        above = [sha256(b"\x01" + level[place] + level[place + 1]).digest() for place in range(0, count - 1, 2)]
+        if count & 1:
+            above.append(level[-1])
+        level, count = above, len(above)
+    return level[0]
 
 
 class Frontier:

@@ -1,11 +1,14 @@
 """The signed message: an SD-JWT (RFC 9901) of EPCIS events, issued by one device."""
 
-import itertools
+import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from core.canonical import b64u, dump_json, parse_json, sha256, unb64u
+from core.canonical import b64u, b64u_hashes, dump_json, parse_json, sha256, unb64u
 from core.crypto import P256Private, P256Public
 from core.epcis.items import item_refs
 from core.errors import Rejected
@@ -22,9 +25,16 @@ SALT_BYTES = 16
 CLEAR = ("type", "action", "eventTime", "eventTimeZoneOffset", "bizStep", "disposition")
 ERROR_CLEAR = ("declarationTime", "reason", "correctiveEventIDs")
 ERROR_REST = "tb:errorDeclaration"
+_ITEMS = {"n", "root"}
 _EVENT_MEMBERS = {*CLEAR, "errorDeclaration", "items", "_sd"}
 _PAYLOAD_MEMBERS = {"v", "aud", "org", "iss", "iat", "seq", "prev", "_sd_alg", "events"}
 _GATEWAY_MEMBERS = {"org", "client", "body", "part", "parts"}
+# 32 bytes, and 16 bytes or more, in the one spelling that base64url has for them.
+_HASH = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]\Z").match
+_SALT = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]\Z").match
+_ROLES = tuple(bytes([role]) for role in range(256))
+_KEYS_MAX = 32_768  # ours: things are named again and again on their way, about 10 MB
+_tree_order = itemgetter(0, 2)
 
 
 class EventItem(NamedTuple):
@@ -37,11 +47,10 @@ class EventItem(NamedTuple):
     @property
     def leaf(self) -> bytes:
         """The 33 bytes that stand in the event's item tree."""
-        return bytes([self.role]) + self.key
+        return _ROLES[self.role] + self.key
 
 
-@dataclass(frozen=True)
-class Disclosure:
+class Disclosure(NamedTuple):
     """One disclosed member of an event: its text as sent, name, value and digest (base64url)."""
 
     text: str
@@ -58,7 +67,7 @@ class Envelope:
     jws: Jws
     disclosures: tuple[str, ...]
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """The message id: SHA-256 of the JWS signing input."""
         return sha256(self.jws.signing_input)
@@ -100,8 +109,7 @@ class Signed:
         return leaf_hash(self.jwt)
 
 
-@dataclass(frozen=True)
-class MessageEvent:
+class MessageEvent(NamedTuple):
     """One event of a message: what stands in clear, the whole EPCIS event, and the things it names (tree order)."""
 
     clear: dict[str, Any]
@@ -195,7 +203,7 @@ def split(raw: bytes) -> Envelope:
     if len(texts) > DISCLOSURES_MAX:
         raise Rejected(f"A message has at most {DISCLOSURES_MAX} disclosures.", code="too_large")
     jws = split_jws(jwt, typ=TYP, bytes_max=JWT_BYTES_MAX)
-    return Envelope(raw, jws, tuple(text.decode("ascii") for text in texts))
+    return Envelope(raw, jws, tuple([text.decode("ascii") for text in texts]))
 
 
 def open_signed(envelope: Envelope, public: P256Public) -> Signed:
@@ -205,7 +213,7 @@ def open_signed(envelope: Envelope, public: P256Public) -> Signed:
         Rejected: ``bad_signature``, ``bad_payload``, ``bad_disclosure``, ``missing_disclosure`` or a JSON code.
     """
     envelope.jws.check(public)
-    return _read(envelope.jws, envelope.disclosures, is_whole=True)
+    return _read(envelope.jws, envelope.disclosures, envelope.id, is_whole=True)
 
 
 def read_entry(jwt: bytes, disclosures: Sequence[str] = ()) -> Signed:
@@ -214,7 +222,8 @@ def read_entry(jwt: bytes, disclosures: Sequence[str] = ()) -> Signed:
     Raises:
         Rejected: the bytes are no message, or a disclosure is none of its own.
     """
-    return _read(split_jws(jwt, typ=TYP, bytes_max=JWT_BYTES_MAX), disclosures, is_whole=False)
+    jws = split_jws(jwt, typ=TYP, bytes_max=JWT_BYTES_MAX)
+    return _read(jws, disclosures, sha256(jws.signing_input), is_whole=False)
 
 
 def assemble(signed: Signed) -> Message:
@@ -263,24 +272,33 @@ def event_items(event: Mapping[str, Any]) -> tuple[EventItem, ...]:
     Raises:
         Rejected: an identifier is wrong; the pointer names it.
     """
-    items = [EventItem(ref.role, ref.id, map_key("item", ref.id)) for ref in item_refs(dict(event))]
-    return tuple(sorted(set(items), key=lambda item: item.leaf))
+    refs = item_refs(event)
+    items = [EventItem(role, id_, _item_key(id_)) for role, id_ in refs]
+    if len(items) > 1:
+        items.sort(key=_tree_order)
+    return tuple(items)
 
 
 def items_root(items: Sequence[EventItem]) -> bytes:
     """The RFC 9162 tree head over the items' 33-byte strings."""
-    return tree_root([leaf_hash(item.leaf) for item in items])
+    hashed = [hashlib.sha256(b"\x00" + _ROLES[role] + key).digest() for role, _, key in items]
+    return hashed[0] if len(hashed) == 1 else tree_root(hashed)
+
+
+@lru_cache(maxsize=_KEYS_MAX)
+def _item_key(id_: str) -> bytes:
+    return map_key("item", id_)
 
 
 def rebuild_event(clear: Mapping[str, Any], disclosures: Sequence[Disclosure]) -> dict[str, Any]:
     """The EPCIS event as far as it is disclosed: members in clear and disclosed ones."""
     event = {name: clear[name] for name in CLEAR if name in clear}
     declaration = dict(clear["errorDeclaration"]) if "errorDeclaration" in clear else None
-    for disclosure in disclosures:
-        if disclosure.name == ERROR_REST:
-            declaration = {**(declaration or {}), **disclosure.value}
+    for _, name, value, _ in disclosures:
+        if name == ERROR_REST:
+            declaration = {**(declaration or {}), **value}
         else:
-            event[disclosure.name] = disclosure.value
+            event[name] = value
     if declaration is not None:
         event["errorDeclaration"] = declaration
     return event
@@ -307,7 +325,7 @@ def _conceal(event: Mapping[str, Any], salts: Callable[[], bytes]) -> tuple[dict
     return clear, texts
 
 
-def _read(jws: Jws, texts: Sequence[str], *, is_whole: bool) -> Signed:
+def _read(jws: Jws, texts: Sequence[str], id_: bytes, *, is_whole: bool) -> Signed:
     payload = parse_json(jws.payload, bytes_max=JWT_BYTES_MAX)
     if not isinstance(payload, dict) or not _PAYLOAD_MEMBERS <= set(payload) <= _PAYLOAD_MEMBERS | {"on_behalf_of"}:
         raise _bad_payload("its members are v, aud, org, iss, iat, seq, prev, _sd_alg and events", "")
@@ -330,7 +348,7 @@ def _read(jws: Jws, texts: Sequence[str], *, is_whole: bool) -> Signed:
     for number, event in enumerate(events):
         _check_event(event, f"/events/{number}")
     return Signed(
-        id=sha256(jws.signing_input),
+        id=id_,
         jwt=jws.raw,
         kid=jws.kid,
         aud=payload["aud"],
@@ -341,24 +359,27 @@ def _read(jws: Jws, texts: Sequence[str], *, is_whole: bool) -> Signed:
         prev=None if prev is None else unb64u(prev, length=32),
         on_behalf_of=_gateway(payload.get("on_behalf_of"), "on_behalf_of" in payload),
         clear=tuple(events),
-        disclosures=_match(events, [_disclosure(text) for text in texts], is_whole=is_whole),
+        disclosures=_match(events, list(map(_disclosure, texts, _digests(texts))), is_whole=is_whole),
     )
 
 
 def _check_event(event: Any, pointer: str) -> None:
-    if not isinstance(event, dict) or not {"items", "_sd"} <= set(event) <= _EVENT_MEMBERS:
+    if not isinstance(event, dict) or not ("items" in event and "_sd" in event and event.keys() <= _EVENT_MEMBERS):
         raise _bad_payload("an event holds only the members in clear, items and _sd", pointer)
     items, digests = event["items"], event["_sd"]
-    if not isinstance(items, dict) or set(items) != {"n", "root"} or type(items["n"]) is not int or items["n"] < 0:
+    if not isinstance(items, dict) or items.keys() != _ITEMS or type(items["n"]) is not int or items["n"] < 0:
         raise _bad_payload("items is a count n and a root", pointer + "/items")
     if not isinstance(items["root"], str):
         raise _bad_payload("items/root is a hash", pointer + "/items/root")
-    unb64u(items["root"], length=32)
-    if not isinstance(digests, list) or not all(isinstance(d, str) and len(d) == 43 for d in digests):
+    if not _HASH(items["root"]):
+        unb64u(items["root"], length=32)
+    if not isinstance(digests, list) or [one for one in digests if type(one) is not str or len(one) != 43]:
         raise _bad_payload("_sd is a list of digests", pointer + "/_sd")
-    if any(left >= right for left, right in itertools.pairwise(digests)):
+    if sorted(set(digests)) != digests:
         raise _bad_payload("_sd is sorted and holds each digest once", pointer + "/_sd")
-    declaration = event.get("errorDeclaration", {})
+    if "errorDeclaration" not in event:
+        return
+    declaration = event["errorDeclaration"]
     if not isinstance(declaration, dict) or not set(declaration) <= set(ERROR_CLEAR):
         raise _bad_payload("only time, reason and corrective ids stand in clear", pointer + "/errorDeclaration")
 
@@ -377,36 +398,41 @@ def _gateway(value: Any, is_present: bool) -> Mapping[str, Any] | None:
     return value
 
 
-def _disclosure(text: str) -> Disclosure:
+def _digests(texts: Sequence[str]) -> list[str]:
+    """The digest (base64url) of each disclosure."""
+    return b64u_hashes([hashlib.sha256(text.encode("ascii")).digest() for text in texts])
+
+
+def _disclosure(text: str, digest: str) -> Disclosure:
     try:
         value = parse_json(unb64u(text), bytes_max=PUBLISH_BYTES_MAX)
     except Rejected as error:
         code = error.code if error.code != "bad_base64url" else "bad_disclosure"
         raise Rejected(f"A disclosure cannot be read: {error.message}", code=code) from error
-    if not isinstance(value, list) or len(value) != 3 or not all(isinstance(part, str) for part in value[:2]):
+    if type(value) is not list or len(value) != 3 or type(value[0]) is not str or type(value[1]) is not str:
         raise Rejected("A disclosure is a list of salt, name and value.", code="bad_disclosure")
     salt, name, member = value
-    if len(unb64u(salt)) < SALT_BYTES:
+    if not _SALT(salt) and len(unb64u(salt)) < SALT_BYTES:
         raise Rejected("A salt has at least 128 bits.", code="bad_disclosure")
     if name in _EVENT_MEMBERS or name == "...":
         raise Rejected(f"The member {name!r} is never disclosed.", code="bad_disclosure")
     if name == ERROR_REST and (not isinstance(member, dict) or set(member) & set(ERROR_CLEAR)):
         raise Rejected(f"{ERROR_REST} holds the rest of an error declaration.", code="bad_disclosure")
-    return Disclosure(text, name, member, b64u(sha256(text.encode("ascii"))))
+    return Disclosure(text, name, member, digest)
 
 
 def _match(
     events: Sequence[Mapping[str, Any]], disclosures: Sequence[Disclosure], *, is_whole: bool
 ) -> tuple[tuple[Disclosure, ...], ...]:
-    by_digest = {disclosure.digest: disclosure for disclosure in disclosures}
+    by_digest = {disclosure[3]: disclosure for disclosure in disclosures}
     if len(by_digest) != len(disclosures):
         raise Rejected("A disclosure stands twice.", code="bad_disclosure")
     matched: list[tuple[Disclosure, ...]] = []
     for number, event in enumerate(events):
-        found = tuple(by_digest.pop(digest) for digest in event["_sd"] if digest in by_digest)
+        found = tuple([by_digest.pop(digest) for digest in event["_sd"] if digest in by_digest])
         if is_whole and len(found) != len(event["_sd"]):
             raise Rejected("A digest has no disclosure.", code="missing_disclosure", pointer=f"/events/{number}/_sd")
-        if len({disclosure.name for disclosure in found}) != len(found):
+        if len({disclosure[1] for disclosure in found}) != len(found):
             raise Rejected("One member is disclosed twice.", code="bad_disclosure", pointer=f"/events/{number}")
         matched.append(found)
     if by_digest:

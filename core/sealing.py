@@ -6,11 +6,11 @@ needs the message in its opened form to store it.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
-from core.canonical import b64u, b64u_bytes, dump_parsed, sha256
+from core.canonical import b64u, b64u_bytes, b64u_hashes, dump_parsed, sha256
 from core.crypto import P256Private
 from core.errors import Rejected
 from core.message import (
@@ -31,12 +31,12 @@ from core.message import (
     items_root,
 )
 
+_DIGEST: Final = itemgetter(3)
 # Bytes kept free for header, the payload's other members and the signature; on_behalf_of is the longest of them.
 _FRAME_BYTES: Final = 3_000
 
 
-@dataclass(frozen=True, slots=True)
-class Concealed:
+class Concealed(NamedTuple):
     """One event ready to be signed: what will stand in clear, and the disclosures in the order of their digests.
 
     Attributes:
@@ -52,8 +52,7 @@ class Concealed:
     disclosed_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(NamedTuple):
     """A signed message: the bytes as published, and the message as a receiver opens it."""
 
     raw: bytes
@@ -79,19 +78,24 @@ def conceal(event: Mapping[str, Any], random: Callable[[int], bytes]) -> Conceal
             hidden.append((ERROR_REST, rest))
     items = event_items(event)
     root = items_root(items)
-    found: dict[str, Disclosure] = {}
-    disclosed = 0
+    texts: list[bytes] = []
     salts = random(SALT_BYTES * len(hidden))
-    for place, (name, value) in enumerate(hidden):
-        salt = b64u_bytes(salts[SALT_BYTES * place : SALT_BYTES * (place + 1)])
-        text = b64u_bytes(b'["%b",%b,%b]' % (salt, _name(name), dump_parsed(value)))
-        digest = b64u(hashlib.sha256(text).digest())
-        found[digest] = Disclosure(text.decode("ascii"), name, value, digest)
-        disclosed += len(text) + 1
+    start = 0
+    for name, value in hidden:
+        salt = b64u_bytes(salts[start : start + SALT_BYTES])
+        start += SALT_BYTES
+        texts.append(b64u_bytes(b'["%b",%b,%b]' % (salt, _name(name), dump_parsed(value))))
+    digests = b64u_hashes([hashlib.sha256(text).digest() for text in texts])
+    found = [
+        Disclosure(text.decode("ascii"), name, value, digest)
+        for text, (name, value), digest in zip(texts, hidden, digests, strict=True)
+    ]
+    found.sort(key=_DIGEST)
+    digests.sort()
     clear["items"] = {"n": len(items), "root": b64u(root)}
-    clear["_sd"] = digests = sorted(found)
-    in_order = tuple([found[digest] for digest in digests])
-    concealed = Concealed(event, clear, dump_parsed(clear), in_order, items, root, disclosed)
+    clear["_sd"] = digests
+    disclosed = sum(map(len, texts)) + len(texts)
+    concealed = Concealed(event, clear, dump_parsed(clear), tuple(found), items, root, disclosed)
     if _is_full(len(concealed.text) + 1, disclosed):
         raise Rejected(
             f"The event is too large for a message of {PUBLISH_BYTES_MAX} bytes; say it in several events.",
