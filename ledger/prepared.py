@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from core.canonical import sha256
 from core.merkle import leaf_hash
 from ledger import store
-from ledger.database import Tx, is_sqlite
+from ledger.database import Tx
 from ledger.tables import keys
 
 JWT_BYTES = 620
@@ -73,10 +73,7 @@ def prepare_messages(
             (arrival, sha256(jwt), leaf_hash(jwt), key_no, number, None, now_ms, JWT_BYTES, 1, jwt, items, b"[]")
         )
     texts = [b""] * len(rows)
-    if is_sqlite(tx):
-        store.insert_sqlite(tx, rows, texts)
-    else:
-        store.insert_postgres(tx, rows, texts)
+    store.insert_messages(tx, rows, texts)
 
 
 def _numbers(tx: Tx) -> list[int]:
