@@ -19,9 +19,10 @@ from core.prefixmap import map_key
 from core.records import read_record
 from ledger.chains import suspects_at
 from ledger.database import Tx
-from ledger.followers import LoggedEvent, read_messages
+from ledger.followers import LoggedEvent, LoggedMessage, read_messages
 from ledger.history import CHILD, PARENT, Stay, Travelled, is_within, narrowed, stays
 from ledger.itemfacts import LOT, Fact, ItemState, When, advance, facts_of
+from ledger.naming import messages_naming
 from ledger.state import Standing
 from ledger.tables import entries, item_facts, item_steps, key_ends, keys, masters, records, suspects
 
@@ -158,13 +159,11 @@ class Book:
 
     def _read(self, ids: Sequence[str]) -> None:
         by_key = {map_key("item", name): name for name in ids}
-        query = sa.select(item_steps.c.leaf, suspects.c.reason)
-        query = query.outerjoin(suspects, suspects.c.leaf == item_steps.c.leaf)
-        query = query.where(item_steps.c.key64.in_([_key64(name) for name in ids])).limit(STEPS_MAX + 1)
-        reasons = {row.leaf: row.reason for row in self._tx.execute(query)}
-        if len(reasons) > STEPS_MAX:
+        found = messages_naming(self._tx, [_key64(name) for name in ids], limit=STEPS_MAX)
+        if found is None:
             raise Rejected(f"More than {STEPS_MAX} messages name this; ask for a part of it.", code="too_many_events")
-        named, later = self._load(reasons, by_key)
+        reasons = {message.leaf: reason for message, reason in found}
+        named, later = self._chosen([message for message, _ in found], reasons, by_key)
         self._events |= named
         self._later |= later
 
@@ -172,14 +171,18 @@ class Book:
         self, reasons: Mapping[int, str | None], by_key: Mapping[bytes, str]
     ) -> tuple[dict[str, list[LoggedEvent]], dict[str, Later]]:
         """The events at these leaves that name these things, judged and chosen as the moment saw them."""
+        return self._chosen(list(read_messages(self._tx, list(reasons)).values()), reasons, by_key)
+
+    def _chosen(
+        self, messages: Sequence[LoggedMessage], judged: Mapping[int, str | None], by_key: Mapping[bytes, str]
+    ) -> tuple[dict[str, list[LoggedEvent]], dict[str, Later]]:
         named: dict[str, list[LoggedEvent]] = {name: [] for name in by_key.values()}
         unknown, after, corrections = (dict.fromkeys(named, 0) for _ in range(3))
-        judged = reasons
         ended = self._ended([leaf for leaf, reason in judged.items() if reason == "after_last"])
         known = self.moment.known_ms
-        for leaf, message in sorted(read_messages(self._tx, list(reasons)).items()):
-            reason = judged.get(leaf)
-            if known is not None and ended.get(leaf, 0) > known:
+        for message in sorted(messages, key=lambda one: one.leaf):
+            reason = judged.get(message.leaf)
+            if known is not None and ended.get(message.leaf, 0) > known:
                 reason = None
             for number, items in enumerate(message.items):
                 names = {by_key[item.key] for item in items if item.key in by_key}

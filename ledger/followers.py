@@ -10,15 +10,24 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from core.errors import Broken
-from core.message import Signed, read_entry, rebuild_event, signed_by
+from core.message import Signed, read_entry
 from core.records import Record, read_record
-from ledger.database import Database, Tx
+from ledger.database import Database, Tx, fetch, fetch_among
 from ledger.store import split_disclosures, split_items
-from ledger.tables import MESSAGE, RECORD, disclosures, entries, keys, messages, records
+from ledger.stored import event_of, kid_of, payload_of
+from ledger.tables import MESSAGE, RECORD, entries, records
 from ledger.tables import followers as cursors
 
 LIMIT = 500
-
+# What ``message_of`` reads, of entries e, messages m, disclosures d and keys k.
+MESSAGE_COLUMNS = (
+    "e.leaf, m.arrival, m.key_no, k.org, k.iss, k.use, m.id, m.leaf_hash, m.seq, m.prev, m.received_ms, m.jwt, "
+    "d.texts, m.items, m.item_ids"
+)
+_MESSAGES = (
+    f"SELECT {MESSAGE_COLUMNS} FROM entries e JOIN messages m ON m.arrival = e.arrival "  # noqa: S608 - ours
+    "JOIN disclosures d ON d.arrival = m.arrival JOIN keys k ON k.key_no = m.key_no"
+)
 Role = int
 
 
@@ -92,26 +101,31 @@ class LoggedMessage:
 
     @cached_property
     def signed(self) -> Signed:
-        """The message's parts, with the disclosures that are still there."""
+        """The message's parts, with the disclosures that are still there; every rule of its form checked again."""
         return read_entry(self.jwt, [text for event in self.texts for text in event])
+
+    @cached_property
+    def payload(self) -> Mapping[str, Any]:
+        """What the message's signature covers."""
+        return payload_of(self.jwt)
 
     @cached_property
     def speaker(self) -> str:
         """The organisation that speaks: the partner's where a gateway signed for it."""
-        partner = self.signed.on_behalf_of
+        partner = self.payload.get("on_behalf_of")
         return self.org if partner is None else str(partner["org"])
 
     @cached_property
     def events(self) -> tuple[LoggedEvent, ...]:
         """Its events in order."""
-        signed = self.signed
+        kid, is_behalf = kid_of(self.jwt), self.payload.get("on_behalf_of") is not None
         return tuple(
             LoggedEvent(
                 leaf=self.leaf,
                 number=number,
                 message_id=self.message_id,
                 leaf_hash=self.leaf_hash,
-                kid=signed.kid,
+                kid=kid,
                 org=self.speaker,
                 iss=self.iss,
                 use=self.use,
@@ -119,12 +133,12 @@ class LoggedMessage:
                 received_ms=self.received_ms,
                 device_ms=device_ms(clear),
                 clear=clear,
-                event=rebuild_event(clear, shown),
+                event=event_of(clear, texts),
                 items=items,
-                signed_by=signed_by(self.use, signed),
+                signed_by="device" if self.use != "gateway" else "gateway" if is_behalf else "partner",
             )
-            for number, (clear, shown, items) in enumerate(
-                zip(signed.clear, signed.disclosures, self.items, strict=True)
+            for number, (clear, texts, items) in enumerate(
+                zip(self.payload["events"], self.texts, self.items, strict=True)
             )
         )
 
@@ -209,7 +223,8 @@ def cursor(tx: Tx, name: str) -> int:
 def read_log(tx: Tx, start: int, end: int) -> list[Entry]:
     """The entries at the leaves ``[start, end)`` that exist, in log order, parsed."""
     within = entries.c.leaf.between(start, end - 1)
-    found: list[Entry] = list(_messages(tx, within))
+    of_message = fetch(tx, f"{_MESSAGES} WHERE e.leaf BETWEEN ? AND ? AND e.kind = {MESSAGE}", (start, end - 1))
+    found: list[Entry] = [message_of(row) for row in of_message]
     query = sa.select(entries.c.leaf, records.c.received_ms, records.c.raw)
     query = query.join(records, records.c.arrival == entries.c.arrival).where(within, entries.c.kind == RECORD)
     found += [LoggedRecord(row.leaf, row.received_ms, read_record(bytes(row.raw))) for row in tx.execute(query)]
@@ -221,11 +236,8 @@ def read_log(tx: Tx, start: int, end: int) -> list[Entry]:
 
 def read_messages(tx: Tx, leaves: Sequence[int]) -> dict[int, LoggedMessage]:
     """The messages at these leaves; leaves that hold something else are left out."""
-    wanted = sorted(set(leaves))
-    found: dict[int, LoggedMessage] = {}
-    for start in range(0, len(wanted), 500):
-        found.update((one.leaf, one) for one in _messages(tx, entries.c.leaf.in_(wanted[start : start + 500])))
-    return found
+    rows = fetch_among(tx, f"{_MESSAGES} WHERE e.kind = {MESSAGE} AND e.leaf AMONG", sorted(set(leaves)))
+    return {row[0]: message_of(row) for row in rows}
 
 
 def device_ms(clear: Mapping[str, Any]) -> int:
@@ -237,43 +249,25 @@ def device_ms(clear: Mapping[str, Any]) -> int:
         return 0
 
 
-def _messages(tx: Tx, where: Any) -> list[LoggedMessage]:
-    query = (
-        sa.select(
-            entries.c.leaf,
-            messages,
-            disclosures.c.texts,
-            keys.c.org,
-            keys.c.iss,
-            keys.c.use,
-        )
-        .join(messages, messages.c.arrival == entries.c.arrival)
-        .join(disclosures, disclosures.c.arrival == messages.c.arrival)
-        .join(keys, keys.c.key_no == messages.c.key_no)
-        .where(where, entries.c.kind == MESSAGE)
+def message_of(row: Sequence[Any]) -> LoggedMessage:
+    """The message of a row of ``MESSAGE_COLUMNS``."""
+    leaf, arrival, key_no, org, iss, use, message_id, hashed, seq, prev, received_ms, jwt, texts, items, ids = row
+    named = zip(split_items(items), json.loads(ids), strict=True)
+    return LoggedMessage(
+        leaf=leaf,
+        arrival=arrival,
+        key_no=key_no,
+        org=org,
+        iss=iss,
+        use=use,
+        message_id=message_id,
+        leaf_hash=hashed,
+        seq=seq,
+        prev=prev,
+        received_ms=received_ms,
+        jwt=jwt,
+        texts=tuple([tuple(event) for event in split_disclosures(texts)]),
+        items=tuple(
+            [tuple([NamedItem(leaf[0], name, leaf[1:]) for leaf, name in zip(*pair, strict=True)]) for pair in named]
+        ),
     )
-    found = []
-    for row in tx.execute(query):
-        named = zip(split_items(bytes(row._mapping["items"])), json.loads(bytes(row.item_ids)), strict=True)
-        found.append(
-            LoggedMessage(
-                leaf=row.leaf,
-                arrival=row.arrival,
-                key_no=row.key_no,
-                org=row.org,
-                iss=row.iss,
-                use=row.use,
-                message_id=bytes(row.id),
-                leaf_hash=bytes(row.leaf_hash),
-                seq=row.seq,
-                prev=None if row.prev is None else bytes(row.prev),
-                received_ms=row.received_ms,
-                jwt=bytes(row.jwt),
-                texts=tuple(tuple(event) for event in split_disclosures(bytes(row.texts))),
-                items=tuple(
-                    tuple(NamedItem(leaf[0], name, leaf[1:]) for leaf, name in zip(leaves, names, strict=True))
-                    for leaves, names in named
-                ),
-            )
-        )
-    return found

@@ -16,7 +16,7 @@ from ledger.database import Database, Tx, is_sqlite, raw
 from ledger.followers import read_messages
 from ledger.history import VIEWS
 from ledger.state import State
-from ledger.store import join_disclosures, join_items
+from ledger.store import join_items
 from ledger.tables import MESSAGE, followers, keys, masters
 from tracebond.bench.report import Say
 
@@ -129,7 +129,8 @@ def _insert(tx: Tx, true: Sequence[Message], key_no: int, leaf: int) -> list[int
             (place, message.id, signed.leaf_hash, key_no, signed.seq, signed.prev, NOW * 1000 + place,
              len(signed.jwt), 1, signed.jwt, items, ids)
         )  # fmt: skip
-        texts.append((place, join_disclosures([[d.text for d in event] for event in signed.disclosures])))
+        shown = ["~".join(one.text for one in event) for event in signed.disclosures]
+        texts.append((place, "\n".join(shown).encode("ascii")))
         entries.append((place, MESSAGE, place))
         named = {item.key for event in message.events for item in event.items}
         steps += [(int.from_bytes(one[:8], signed=True), place, 0) for one in named]
