@@ -171,22 +171,15 @@ def _compact(data: bytes, depth_max: int) -> Any:
     What is written again byte for byte had no member twice, no odd escape and no other spelling of a number. Any other
     text gives ``_NOT_COMPACT`` and is read the long way, which alone says what is wrong.
     """
-    head = data[:48]
-    if b": " in head or b", " in head:
-        return _NOT_COMPACT
     try:
         value = _decode(data)
-        if _encode(value) != data or not _is_safe(value):
-            return _NOT_COMPACT
-        if data.count(b"[") + data.count(b"{") > depth_max:
-            _check_depth(value, depth_max)
+        return value if _encode(value) == data and _is_safe(value, depth_max) else _NOT_COMPACT
     except (ValueError, RecursionError, msgspec.MsgspecError, Rejected):
         return _NOT_COMPACT
-    return value
 
 
-def _is_safe(value: Any) -> bool:
-    """Whether all integers lie within 2**53 - 1."""
+def _is_safe(value: Any, depth_max: int) -> bool:
+    """Whether all integers lie within 2**53 - 1 and nothing nests deeper than ``depth_max``."""
     kind = type(value)
     if kind is dict:
         value = value.values()
@@ -194,9 +187,11 @@ def _is_safe(value: Any) -> bool:
         return bool(-INTEGER_MAX <= value <= INTEGER_MAX)
     elif kind is not list:
         return True
+    if depth_max == 0:
+        return False
     for member in value:
         kind = type(member)
-        if kind is not str and (kind is dict or kind is list or kind is int) and not _is_safe(member):
+        if kind is not str and (kind is dict or kind is list or kind is int) and not _is_safe(member, depth_max - 1):
             return False
     return True
 

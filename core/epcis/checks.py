@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeGuard
 
 from core.epcis.context import Namespaces, namespaces
@@ -22,6 +23,8 @@ _PLAIN_URI = re.compile(r"(?:urn:|https?://[A-Za-z0-9.\-]+/|[A-Za-z][A-Za-z0-9+.
 _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])\Z"
 )
+_CACHED = 32_768  # ours: about 10 MB
+_SHORT = 256  # ours: longer texts are not kept in memory
 _CBV_URI = re.compile(r"urn:epcglobal:cbv|https?://ns\.gs1\.org/cbv/")
 _VOC_URI = re.compile(r"https?://(?:www\.)?gs1\.org/voc/")
 
@@ -68,7 +71,27 @@ def escaped(name: str) -> str:
 
 def is_uri(value: object) -> bool:
     """Whether the value is a string that is an absolute URI (RFC 3986); a CURIE is one, too."""
-    return isinstance(value, str) and (_PLAIN_URI.match(value) is not None or _URI.match(value) is not None)
+    if not isinstance(value, str):
+        return False
+    return _is_uri(value) if len(value) <= _SHORT else _is_uri.__wrapped__(value)
+
+
+# Names, places and parties come again and again; what the checks say about a text depends on nothing else.
+@lru_cache(maxsize=4_096)
+def _is_uri(text: str) -> bool:
+    return _PLAIN_URI.match(text) is not None or _URI.match(text) is not None
+
+
+@lru_cache(maxsize=_CACHED)
+def _uri_fault(text: str) -> tuple[str, str] | None:
+    """Code and sentence of what is wrong with a text as a URI or the GS1 key in it, None when nothing is."""
+    if _PLAIN_URI.match(text) is None and _URI.match(text) is None:
+        return "bad_uri", f"{text!r} is no absolute URI."
+    try:
+        parse(text)
+    except Rejected as error:
+        return error.code, error.message
+    return None
 
 
 def is_number(value: object) -> bool:
@@ -78,10 +101,18 @@ def is_number(value: object) -> bool:
 
 def instant(value: object) -> datetime | None:
     """The moment an RFC 3339 time with its zone means, None for anything else."""
-    if not isinstance(value, str) or _TIME.match(value) is None:
+    if not isinstance(value, str):
+        return None
+    return _instant(value) if len(value) <= _SHORT else _instant.__wrapped__(value)
+
+
+# One event's time is read several times on its way.
+@lru_cache(maxsize=4_096)
+def _instant(text: str) -> datetime | None:
+    if _TIME.match(text) is None:
         return None
     try:
-        return datetime.fromisoformat(value)
+        return datetime.fromisoformat(text)
     except ValueError:
         return None
 
@@ -134,14 +165,10 @@ def check_uri(walk: Walk, value: object, place: str) -> bool:
     if not isinstance(value, str):
         walk.add(place, "wrong_type", "A URI is needed here.")
         return False
-    if not is_uri(value):
-        walk.add(place, "bad_uri", f"{value!r} is no absolute URI.")
-        return False
-    try:
-        parse(value)
-    except Rejected as error:
-        if error.code == "bad_check_digit":
-            walk.add(place, error.code, error.message)
+    fault = _uri_fault(value) if len(value) <= _SHORT else _uri_fault.__wrapped__(value)
+    if fault is not None and fault[0] in ("bad_uri", "bad_check_digit"):
+        walk.add(place, *fault)
+        return fault[0] != "bad_uri"
     return True
 
 
@@ -150,13 +177,9 @@ def check_identifier(walk: Walk, value: object, place: str) -> None:
     if not isinstance(value, str):
         walk.add(place, "wrong_type", "An identifier is needed here.")
         return
-    if not is_uri(value):
-        walk.add(place, "bad_uri", f"{value!r} is no absolute URI.")
-        return
-    try:
-        parse(value)
-    except Rejected as error:
-        walk.add(place, error.code, error.message)
+    fault = _uri_fault(value) if len(value) <= _SHORT else _uri_fault.__wrapped__(value)
+    if fault is not None:
+        walk.add(place, *fault)
 
 
 def check_identifiers(walk: Walk, value: object, place: str, *, is_set: bool) -> None:
@@ -164,14 +187,17 @@ def check_identifiers(walk: Walk, value: object, place: str, *, is_set: bool) ->
     if not check_list(value, walk, place):
         return
     for number, member in enumerate(value):
-        check_identifier(walk, member, f"{place}/{number}")
-    if is_set:
+        if type(member) is not str or len(member) > _SHORT or _uri_fault(member) is not None:
+            check_identifier(walk, member, f"{place}/{number}")
+    if is_set and len(value) > 1:
         check_unique(walk, value, place)
 
 
 def check_unique(walk: Walk, values: list[Any], place: str) -> None:
     """No value may stand twice in the list."""
     texts = [value for value in values if isinstance(value, str)]
+    if len(texts) == len(values) == len(set(texts)):
+        return
     if len(set(texts)) != len(texts):
         twice = next(text for text in texts if texts.count(text) > 1)
         walk.add(place, "duplicate_value", f"{twice!r} stands twice in this list.")

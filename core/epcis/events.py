@@ -52,7 +52,8 @@ def check_event(walk: Walk, event: Mapping[str, Any], place: str) -> None:
             check_extension(walk, name, value, f"{place}/{escaped(name)}")
         else:
             check(walk, value, f"{place}/{name}")
-    check_required(walk, event, place, _REQUIRED[str(kind)])
+    if not _NEEDED[str(kind)] <= event.keys():
+        check_required(walk, event, place, _REQUIRED[str(kind)])
     _RULES[str(kind)](walk, event, place)
 
 
@@ -227,7 +228,7 @@ def _check_error_declaration(walk: Walk, value: object, place: str) -> None:
 def _object_rules(walk: Walk, event: Mapping[str, Any], place: str) -> None:
     if "ilmd" in event and event.get("action") != "ADD":
         walk.add(f"{place}/ilmd", "ilmd_not_allowed", "Only an ObjectEvent with action ADD has an ilmd.")
-    if not any(event.get(name) for name in ("epcList", "quantityList")) and not (
+    if not (event.get("epcList") or event.get("quantityList")) and not (
         event.get("sensorElementList") and "readPoint" in event
     ):
         # The list itself may also stand empty beside a sensor report of its place.
@@ -340,6 +341,7 @@ _REQUIRED = {
     "TransactionEvent": (*_TIMES, "action", "bizTransactionList"),
     "TransformationEvent": _TIMES,
 }
+_NEEDED = {kind: frozenset(names) for kind, names in _REQUIRED.items()}
 _RULES: Mapping[str, Callable[[Walk, Mapping[str, Any], str], None]] = {
     "ObjectEvent": _object_rules,
     "AggregationEvent": _parent_rules,

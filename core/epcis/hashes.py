@@ -21,7 +21,11 @@ from core.errors import Rejected
 from core.identifiers import parse
 
 PROFILES = ("gs1-cbv2.0-2023",)
-ALGORITHMS = {"sha-256": "sha256", "sha3-256": "sha3_256", "sha-384": "sha384", "sha-512": "sha512"}
+ALGORITHMS = {
+    "sha-256": hashlib.sha256, "sha3-256": hashlib.sha3_256, "sha-384": hashlib.sha384, "sha-512": hashlib.sha512,
+}  # fmt: skip
+_SHORT = 256  # ours: longer texts are not kept in memory
+_ID = frozenset(("id",))
 _COMMENT = "http://www.w3.org/2000/01/rdf-schema#comment"
 _LEFT_OUT = frozenset(("@context", "type", "recordTime", "eventID", "errorDeclaration", "id", "isA"))
 
@@ -78,11 +82,11 @@ def prehash(
     if profile not in PROFILES:
         raise Rejected(f"No profile {profile!r} of the event hash is known.", code="unknown_profile")
     scope = _Scope((context, event.get("@context")), ignored)
-    parts = [f"eventType={_event_type(event.get('type'))}"]
-    given = sorted([_PLACES[name] for name in event if name in _PLACES])
-    parts += [_ORDER[place][1](scope, event[_ORDER[place][0]]) for place in given]
-    parts.append(_extensions(scope, event, _STANDARD))
-    return "".join(parts)
+    names = tuple([name for name in event if name in _STANDARD])
+    text = f"eventType={_event_type(event.get('type'))}"
+    for name, write in _in_order(names):
+        text += write(scope, event[name])
+    return text if len(names) == len(event) else text + _extensions(scope, event, _STANDARD)
 
 
 def event_hash(
@@ -105,8 +109,14 @@ def event_hash(
     if algorithm not in ALGORITHMS:
         raise Rejected(f"The event hash is not made by {algorithm!r}.", code="unknown_algorithm")
     text = prehash(event, profile, context, ignored=ignored)
-    digest = hashlib.new(ALGORITHMS[algorithm], text.encode("utf-8")).hexdigest()
+    digest = ALGORITHMS[algorithm](text.encode("utf-8")).hexdigest()
     return f"ni:///{algorithm};{digest}?ver=CBV2.0"
+
+
+@lru_cache(maxsize=1_024)
+def _in_order(names: tuple[str, ...]) -> tuple[tuple[str, _Write], ...]:
+    """Name and writer of those standard fields that count, in their canonical order."""
+    return tuple(_ORDER[place] for place in sorted(_PLACES[name] for name in names if name in _PLACES))
 
 
 def _event_type(value: object) -> str:
@@ -144,10 +154,11 @@ def _number(value: object) -> str:
 
 
 def _key(value: object) -> str:
-    return _known_key(value if isinstance(value, str) else str(value))
+    text = value if isinstance(value, str) else str(value)
+    return _known_key(text) if len(text) <= _SHORT else _known_key.__wrapped__(text)
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=32_768)
 def _known_key(text: str) -> str:
     text = text.strip()
     if text[:4].lower() not in ("urn:", "http"):
@@ -159,8 +170,12 @@ def _known_key(text: str) -> str:
     return identifier.canonical.replace("%27", "'") if identifier.ai else text
 
 
-@lru_cache(maxsize=4096)
 def _term(value: str, field: str) -> str:
+    return _known_term(value, field) if len(value) <= _SHORT else _known_term.__wrapped__(value, field)
+
+
+@lru_cache(maxsize=4_096)
+def _known_term(value: str, field: str) -> str:
     text = value.strip()
     word = local_name(text, field)
     is_bare = ":" not in word
@@ -183,7 +198,8 @@ def _sorted(parts: Iterable[str]) -> str:
 
 
 def _leaf(name: str, form: Callable[[Any], str]) -> _Write:
-    return lambda _scope, value: f"{name}={form(value)}"
+    head = name + "="
+    return lambda _scope, value: head + form(value)
 
 
 def _plain(value: object) -> str:
@@ -191,12 +207,13 @@ def _plain(value: object) -> str:
 
 
 def _vocabulary(name: str, field: str) -> _Write:
-    return lambda _scope, value: f"{name}={_term(value, field)}"
+    head = name + "="
+    return lambda _scope, value: head + _term(value, field)
 
 
 def _epcs(name: str) -> _Write:
     def write(_scope: _Scope, value: Any) -> str:
-        return name + _sorted(f"epc={_key(member)}" for member in value) if value else ""
+        return f"{name}epc={'epc='.join(sorted(map(_key, value)))}" if value else ""
 
     return write
 
@@ -212,13 +229,18 @@ def _quantities(name: str) -> _Write:
 
 
 def _place(name: str) -> _Write:
-    return lambda scope, value: f"{name}id={_key(value['id'])}" + _extensions(scope, value, frozenset(("id",)))
+    def write(scope: _Scope, value: Mapping[str, Any]) -> str:
+        text = f"{name}id={_key(value['id'])}"
+        return text if len(value) == 1 else text + _extensions(scope, value, _ID)
+
+    return write
 
 
 def _typed(name: str, member: str, field: str) -> _Write:
     def one(element: Mapping[str, Any]) -> str:
-        kind = f"type={_term(element['type'], field)}" if "type" in element else ""
-        return f"{kind}{member}={_key(element[member])}"
+        if "type" in element:
+            return f"type={_term(element['type'], field)}{member}={_key(element[member])}"
+        return f"{member}={_key(element[member])}"
 
     return lambda _scope, value: name + _sorted(map(one, value)) if value else ""
 
@@ -250,8 +272,13 @@ def _sensor(scope: _Scope, element: Mapping[str, Any]) -> str:
 
 
 def _fields(scope: _Scope, value: Mapping[str, Any], order: tuple[tuple[str, _Write], ...]) -> str:
-    text = "".join(write(scope, value[name]) for name, write in order if name in value)
-    return text + _extensions(scope, value, frozenset(name for name, _ in order))
+    text = ""
+    known = 0
+    for name, write in order:
+        if name in value:
+            text += write(scope, value[name])
+            known += 1
+    return text if known == len(value) else text + _extensions(scope, value, frozenset(name for name, _ in order))
 
 
 def _ilmd(scope: _Scope, value: Mapping[str, Any]) -> str:
@@ -339,4 +366,4 @@ _STANDARD = frozenset(name for name, _ in _ORDER) | _LEFT_OUT
 def forget() -> None:
     """Empty the caches of identifiers and terms."""
     _known_key.cache_clear()
-    _term.cache_clear()
+    _known_term.cache_clear()
