@@ -57,7 +57,18 @@ def create_app(services: Services) -> FastAPI:
 
 def install_consoles(routes: Routes) -> None:
     """Add the consoles of bank, goods side, regulator and operator."""
-    from api.consoles import bank, cases, credit, factory, operator, regulator, reports, reports_regulator
+    from api.consoles import (
+        bank,
+        cases,
+        claims,
+        credit,
+        factory,
+        operator,
+        records,
+        regulator,
+        reports,
+        reports_regulator,
+    )
 
-    for part in (bank, cases, credit, factory, operator, regulator, reports, reports_regulator):
+    for part in (bank, cases, claims, credit, factory, operator, records, regulator, reports, reports_regulator):
         part.install(routes)

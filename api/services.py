@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.chain import Chain
+from ingest.devicedesk import DeviceDesk
 from ingest.gateway import Gateway
 from ledger.database import Database
 from ledger.itemmap import ProofMap
@@ -46,6 +47,7 @@ class Services:
         place: where the log is anchored.
         finance: what the bank's desk calls, see ``api/consoles/bank.py``.
         gateway: signs what partners capture; None where this process takes no captures.
+        devices: takes records, claims and what organisations do with their devices; None where this process does not.
         capture_worker: told (``call``) when a capture job is stored; see ``api/epcis/worker.py``.
         broker_problem: "" while the broker answers, else what is wrong.
     """
@@ -59,6 +61,7 @@ class Services:
     finance: Any = None
     gateway: Gateway | None = None
     capture_worker: Any = None
+    devices: DeviceDesk | None = None
     broker_problem: Callable[[], str] = lambda: ""
     now_ms: Callable[[], int] = _now_ms
     random: Callable[[int], bytes] = secrets.token_bytes

@@ -27,6 +27,7 @@ from finance.commandlog import mark_audited, waiting_audits
 from finance.model import Context
 from finance.monitoring import Watch
 from finance.reconcile import reconcile
+from ingest.access import BrokerAccess
 from ingest.broker import EmbeddedBroker
 from ingest.gateway import Gateway
 from ingest.metrics import IngestMetrics
@@ -47,10 +48,12 @@ from ledger.log import Block, Sequencer
 from ledger.queryindex import QueryIndex
 from ledger.state import views
 from ledger.store import admit_record
+from tracebond.desks import device_desk
 from tracebond.enrol import GATEWAY, Enrolment
 from tracebond.loops import Loops, now_ms, now_s
 from tracebond.new_chain import register_again
 from tracebond.parts import Parts, open_parts
+from tracebond.running import broker_access
 from tracebond.settings import Settings
 
 AUDITS_MAX = 200
@@ -98,6 +101,7 @@ class Running:
         self.source: MqttSource | None = None
         self.gateway: Gateway | None = None
         self.capture_worker: CaptureWorker | None = None
+        self.devices = device_desk(parts, self._access)
         self._closing: list[Callable[[], object]] = []
         self.finance = self._finance()
 
@@ -214,6 +218,10 @@ class Running:
 
         self.loops.add("capture", capture, idle_s=0.0)
 
+    def add_doors(self) -> None:
+        """Shuts devices out at the broker whose keys have all ended."""
+        self.loops.add("doors", self.devices.doors.tidy, idle_s=5.0)
+
     def add_proofs(self) -> None:
         """The map that proofs are made from."""
 
@@ -249,6 +257,7 @@ class Running:
                 finance=self.finance,
                 gateway=self.gateway,
                 capture_worker=self.capture_worker,
+                devices=self.devices,
                 broker_problem=self._broker_problem,
             )
         )
@@ -299,6 +308,9 @@ class Running:
                 admit_record(tx, sign_record(payload, parts.keyfiles.operator), now_ms=now_ms())
                 mark_audited(tx, number, now=now_s())
 
+    def _access(self) -> BrokerAccess | None:
+        return broker_access(self.parts.settings) if self.broker is None else self.broker.access
+
     def _broker_problem(self) -> str:
         if self.source is None or self.source.state.is_connected:
             return ""
@@ -341,6 +353,7 @@ def all_in_one(
     running.add_capture()
     running.add_followers()
     running.add_proofs()
+    running.add_doors()
     running.loops.start()
     running.admit_devices(())
     return running

@@ -24,8 +24,9 @@ def broker_access(settings: Settings) -> BrokerAccess | None:
     """Lets devices in at the child broker; None where the broker is somebody else's."""
     if settings.broker_url:
         return None
+    port = _port(settings.data)
     secrets = json.loads((settings.data / "broker" / "secrets.json").read_text(encoding="utf-8"))
-    return BrokerAccess(BrokerAddress("127.0.0.1", _port(settings.data), ADMIN, secrets[ADMIN]))
+    return BrokerAccess(BrokerAddress("127.0.0.1", port, ADMIN, secrets[ADMIN]))
 
 
 def _port(data: Path) -> int:

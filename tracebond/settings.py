@@ -19,6 +19,9 @@ class Settings(BaseSettings):
     data: Path = Field(Path("var"), description="Folder that holds all state: database, chain, keys, broker, logs.")
     database_url: str = Field("", description="postgresql://user:password@host/name; empty: SQLite in the data folder.")
     broker_url: str = Field("", description="mqtt://user:password@host:port or mqtts://; empty: Mosquitto as a child.")
+    device_broker_url: str = Field(
+        "", description="Address that devices are told to connect to; empty: the broker's own."
+    )
     chain_url: str = Field(
         "", description="JSON-RPC of an EVM chain; empty: a persistent eth-tester in the data folder."
     )

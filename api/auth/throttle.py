@@ -15,6 +15,10 @@ _ADDRESS_HOUR: Final = RateLimitItemPerHour(100)
 _ONE_TIME_MINUTE: Final = RateLimitItemPerMinute(60)
 # A shop's whole staff may sit behind one address: generous, but far below what guessing serials needs.
 _UNKNOWN_MINUTE: Final = RateLimitItemPerMinute(60)
+# Signed requests of devices and organisations cost a signature check each; a factory's devices share one address.
+_SIGNED_MINUTE: Final = RateLimitItemPerMinute(1_200)
+_WRONG_CODE_MINUTE: Final = RateLimitItemPerMinute(10)
+_WRONG_CODE_HOUR: Final = RateLimitItemPerHour(60)
 
 
 class Throttled(Rejected):
@@ -61,3 +65,27 @@ class Throttle:
     def count_unknown_code(self, address: str) -> None:
         """Count a look-up of a code that does not exist."""
         self._limiter.hit(_UNKNOWN_MINUTE, "unknown", address)
+
+    def check_signed(self, address: str) -> None:
+        """Count a signed request (a record, a claim) about to be checked.
+
+        Raises:
+            Throttled: too many from this address.
+        """
+        if not self._limiter.hit(_SIGNED_MINUTE, "signed", address):
+            raise Throttled("Too many signed requests from this address; wait a minute.")
+
+    def check_codes(self, address: str) -> None:
+        """Refuse claims from an address that has guessed wrong too often.
+
+        Raises:
+            Throttled: it has.
+        """
+        tests = ((_WRONG_CODE_MINUTE, "code-minute"), (_WRONG_CODE_HOUR, "code-hour"))
+        if not all(self._limiter.test(item, name, address) for item, name in tests):
+            raise Throttled("Too many wrong claim codes from this address; wait.")
+
+    def count_wrong_code(self, address: str) -> None:
+        """Count a claim code that does not work."""
+        self._limiter.hit(_WRONG_CODE_MINUTE, "code-minute", address)
+        self._limiter.hit(_WRONG_CODE_HOUR, "code-hour", address)

@@ -21,6 +21,8 @@ VALUES = {
     "row_id": "1",
     "id": "1",
     "case": "1",
+    "record_id": "A" * 43,
+    "kid": "A" * 43,
 }
 
 
@@ -83,6 +85,10 @@ def test_a_public_policy_is_given_only_to_these_routes(site: Site) -> None:
         "/readyz",
         "/metrics",
         "/rpc",
+        "/factory/records",
+        "/factory/records/{record_id}",
+        "/factory/devices/claim",
+        "/factory/devices/credentials",
         "/log/checkpoint",
         "/log/checkpoint/{size}",
         "/log/receipt-keys",
