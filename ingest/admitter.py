@@ -19,9 +19,9 @@ from ingest.decisions import Accepted, Decision, Prepared, Refused, guarded, jud
 from ingest.metrics import IngestMetrics
 from ingest.receipts import Answer, Promises, Terms, promised, refused
 from ingest.tables import refusals
-from ledger.database import Database, Tx, fetch_among, is_sqlite
+from ledger.database import Database, Tx, is_sqlite
 from ledger.keys import KeyInfo, KeyRegister
-from ledger.store import Admission, admit, admit_record
+from ledger.store import Admission, admit, admit_record, messages_among, rows_among
 from ledger.tables import counters, keys, messages
 
 _REGISTER_TRIES = 20
@@ -39,6 +39,10 @@ class Service:
     aud: str
     log: str
     terms: Terms = field(default_factory=Terms)
+
+
+# Keys by their thumbprint (None: not in the log), and the version of the register that says so.
+Known = tuple[dict[str, KeyInfo | None], int]
 
 
 class RegisterMoved(Exception):
@@ -75,7 +79,7 @@ class Admitter:
         self._register = KeyRegister(database)
         self._promises: Promises | None = None
 
-    def keys(self, kids: Sequence[str]) -> tuple[dict[str, KeyInfo | None], int]:
+    def keys(self, kids: Sequence[str]) -> Known:
         """What the register knows about these keys, and its version.
 
         Raises:
@@ -86,8 +90,13 @@ class Admitter:
             found = {kid: self._register.find(tx, kid) for kid in set(kids)}
             return found, _version(tx)
 
-    def process(self, batch: Sequence[Prepared | Refused], *, is_replay: bool = False) -> list[Answer]:
+    def process(
+        self, batch: Sequence[Prepared | Refused], *, known: Known | None = None, is_replay: bool = False
+    ) -> list[Answer]:
         """Decide and commit a batch; gives the answers due to devices.
+
+        Args:
+            known: what :meth:`keys` gave a moment ago. The commit finds out if that is no longer so.
 
         Raises:
             Unavailable: the database is away: nothing is committed, or it is unknown whether it was; call again with
@@ -96,7 +105,8 @@ class Admitter:
         """
         self._history()
         for _ in range(_REGISTER_TRIES):
-            decisions, version = self._decide(batch)
+            decisions, version = self._decide(batch, known)
+            known = None
             try:
                 return self._commit(decisions, version, is_replay=is_replay)
             except RegisterMoved:
@@ -107,8 +117,11 @@ class Admitter:
                 return self._commit_singly(decisions, version, is_replay=is_replay)
         raise Unavailable("The register of keys changes faster than messages are decided.", code="register_busy")
 
-    def _decide(self, batch: Sequence[Prepared | Refused]) -> tuple[list[Decision], int]:
-        found, version = self.keys([one.envelope.kid for one in batch if isinstance(one, Prepared)])
+    def _decide(self, batch: Sequence[Prepared | Refused], known: Known | None) -> tuple[list[Decision], int]:
+        kids = {one.envelope.kid for one in batch if isinstance(one, Prepared)}
+        if known is None or not kids <= known[0].keys():
+            known = self.keys(list(kids))
+        found, version = known
         now = self._now_ms() // 1000
 
         def decide_one(one: Prepared | Refused) -> Decision:
@@ -147,8 +160,8 @@ class Admitter:
         with self._database.transaction() as tx:
             if (accepted or refused_for_good) and _version(tx, is_held=True) != version:
                 raise RegisterMoved
-            known = _refusals(tx, [*(one.message.id for one in accepted), *_ids(refused_for_good)])
-            fresh = [one for one in accepted if is_replay or one.message.id not in known]
+            known = _refusals(tx, [*(one.message.signed.id for one in accepted), *_ids(refused_for_good)])
+            fresh = [one for one in accepted if is_replay or one.message.signed.id not in known]
             # Stored before its key ended and sent again after: it keeps its promise.
             taken = _stored(tx, _ids(refused_for_good))
             admissions = admit(tx, [one.message for one in fresh], now_ms=now_ms)
@@ -157,7 +170,7 @@ class Admitter:
             quarantine.put(tx, [one.fault for one in decisions if _is_quarantined(one, taken)], now_ms=now_ms)
         self._metrics.commit_seconds.observe(time.monotonic() - started)
         self._count(decisions, fresh, admissions)
-        taken |= {one.message.id: admission for one, admission in zip(fresh, admissions, strict=True)}
+        taken |= {one.message.signed.id: admission for one, admission in zip(fresh, admissions, strict=True)}
         return self._answers(decisions, taken, known)
 
     def _answers(
@@ -243,14 +256,12 @@ class Admitter:
 
     def _count(self, decisions: Sequence[Decision], fresh: Sequence[Accepted], admissions: Sequence[Admission]) -> None:
         metrics = self._metrics
-        for one, admission in zip(fresh, admissions, strict=True):
-            if admission.status == "duplicate":
-                metrics.duplicate.inc()
-                continue
-            metrics.stored.inc()
-            metrics.events.inc(len(one.message.events))
-            if admission.status == "equivocation":
-                metrics.equivocation.inc()
+        statuses = [admission.status for admission in admissions]
+        new = [len(one.message.events) for one, status in zip(fresh, statuses, strict=True) if status != "duplicate"]
+        metrics.stored.inc(len(new))
+        metrics.events.inc(sum(new))
+        metrics.duplicate.inc(len(statuses) - len(new))
+        metrics.equivocation.inc(statuses.count("equivocation"))
         for decision in decisions:
             if isinstance(decision, Refused):
                 metrics.refused.labels(decision.fault.code).inc()
@@ -267,8 +278,7 @@ def _version(tx: Tx, *, is_held: bool = False) -> int:
 
 
 def _stored(tx: Tx, ids: Sequence[bytes]) -> dict[bytes, Admission]:
-    rows = fetch_among(tx, "SELECT id, leaf_hash, received_ms FROM messages WHERE id AMONG", ids)
-    return {row[0]: Admission("duplicate", row[0], row[1], row[2]) for row in rows}
+    return {row[0]: Admission("duplicate", row[0], row[2], row[3]) for row in messages_among(tx, ids)}
 
 
 def _is_quarantined(decision: Decision, taken: Collection[bytes]) -> TypeGuard[Refused]:
@@ -276,7 +286,7 @@ def _is_quarantined(decision: Decision, taken: Collection[bytes]) -> TypeGuard[R
 
 
 def _refusals(tx: Tx, ids: Sequence[bytes]) -> dict[bytes, str]:
-    return dict(fetch_among(tx, "SELECT message_id, code FROM refusals WHERE message_id AMONG", ids))
+    return dict(rows_among(tx, "SELECT message_id, code FROM refusals WHERE message_id AMONG", ids))
 
 
 def _ids(decisions: Sequence[Refused]) -> list[bytes]:

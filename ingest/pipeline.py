@@ -13,8 +13,8 @@ import structlog
 from core.crypto import P256Private
 from core.errors import Unavailable
 from ingest import quarantine
-from ingest.admitter import Admitter, Service
-from ingest.decisions import Decision, Prepared, Refused, decide, poisoned, prepare
+from ingest.admitter import Admitter, Known, Service
+from ingest.decisions import Decision, Prepared, Refused, decide, ids_of, poisoned, prepare
 from ingest.metrics import IngestMetrics
 from ingest.rates import STRANGER, FairQueue, Ticket, scope_rate
 from ingest.receipts import Terms, sign_answers
@@ -90,6 +90,7 @@ class Worker:
         )
         self._received: list[Delivery] = []
         self._unfinished: list[Prepared | Refused] = []
+        self._known: Known | None = None
         self._checked_at = float("-inf")
         self._fill = 0.0
         self.held: str | None = None
@@ -112,7 +113,7 @@ class Worker:
         self._unfinished = batch
         if not batch:
             return 0
-        answers = self._admitter.process(batch)
+        answers = self._admitter.process(batch, known=self._known)
         self._unfinished = []
         self._at("after_commit")
         self._source.ack(_tokens(batch))
@@ -153,7 +154,8 @@ class Worker:
 
     def _tickets(self, prepared: Sequence[Prepared | Refused]) -> list[Ticket[Prepared | Refused]]:
         kids = [one.envelope.kid for one in prepared if isinstance(one, Prepared)]
-        found = self._admitter.keys(kids)[0] if kids else {}
+        self._known = self._admitter.keys(kids) if kids else None
+        found = self._known[0] if self._known else {}
         return [_ticket(one, found.get(one.envelope.kid) if isinstance(one, Prepared) else None) for one in prepared]
 
     def _look_around(self) -> None:
@@ -224,9 +226,9 @@ def _ticket(one: Prepared | Refused, info: KeyInfo | None) -> Ticket[Prepared | 
     if name is None:
         return Ticket("", "", STRANGER, one)
     # Only the device itself gets its key's rate: the key that a message names is not proven yet, its topic is.
-    is_own = info is not None and (info.org, info.iss) == (name.org, name.iss)
+    is_own = info is not None and (info.org, info.iss) == ids_of(name)
     rate = scope_rate(info.scope if info is not None and is_own else None)
-    return Ticket(name.username, name.org, rate, one)
+    return Ticket(name.username, name.gln, rate, one)
 
 
 def _tokens(done: Sequence[Prepared | Refused]) -> list[Token]:

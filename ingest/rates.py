@@ -3,7 +3,7 @@
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 DEFERRED_DEVICE_MAX = 200
 NAMES_MAX = 100_000
@@ -46,11 +46,15 @@ class Buckets:
 
     def take(self, name: str, rate: Rate, now_s: float, cost: float = 1.0) -> bool:
         """Whether the bucket has tokens for ``cost``; they are taken if so."""
-        left, then = self._buckets.get(name, (rate.burst, now_s))
-        left = min(rate.burst, left + max(0.0, now_s - then) * rate.per_s)
+        left = self.left(name, rate, now_s)
         is_allowed = left >= cost
         self._put(name, left - cost if is_allowed else left, now_s)
         return is_allowed
+
+    def left(self, name: str, rate: Rate, now_s: float) -> float:
+        """How many tokens are in the bucket."""
+        left, then = self._buckets.get(name, (rate.burst, now_s))
+        return min(rate.burst, left + max(0.0, now_s - then) * rate.per_s)
 
     def charge(self, name: str, cost: float) -> None:
         """Take tokens afterwards, into debt if need be."""
@@ -65,8 +69,7 @@ class Buckets:
             self._buckets.popitem(last=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket(Generic[T]):
+class Ticket(NamedTuple, Generic[T]):
     """One delivery in line: who sent it, at which rate it may send, and the work itself."""
 
     device: str
@@ -100,6 +103,8 @@ class FairQueue(Generic[T]):
                 self.deferred -= 1
             if not line:
                 del self._lines[device]
+        if not self._lines and self._allows_all(tickets, now_s):
+            return ready + [ticket.work for ticket in tickets], shed
         for ticket in tickets:
             if ticket.device not in self._lines and self._allows(ticket, now_s):
                 ready.append(ticket.work)
@@ -111,6 +116,26 @@ class FairQueue(Generic[T]):
             line.append(ticket)
             self.deferred += 1
         return ready, shed
+
+    def _allows_all(self, tickets: Sequence[Ticket[T]], now_s: float) -> bool:
+        """Whether every bucket has enough for all of its tickets at once; nothing is taken otherwise."""
+        devices: dict[str, int] = {}
+        orgs: dict[str, int] = {}
+        rates: dict[str, Rate] = {}
+        for ticket in tickets:
+            if rates.setdefault(ticket.device, ticket.rate) != ticket.rate:
+                return False
+            devices[ticket.device] = devices.get(ticket.device, 0) + 1
+            orgs[ticket.org] = orgs.get(ticket.org, 0) + 1
+        if not all(self._buckets.left(name, rates[name], now_s) >= cost for name, cost in devices.items()):
+            return False
+        if not all(self._buckets.left(name, ORG, now_s) >= cost for name, cost in orgs.items()):
+            return False
+        for name, cost in devices.items():
+            self._buckets.take(name, rates[name], now_s, cost)
+        for name, cost in orgs.items():
+            self._buckets.take(name, ORG, now_s, cost)
+        return True
 
     def charge(self, device: str) -> None:
         """Make a device pay for a delivery that went to quarantine."""

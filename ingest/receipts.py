@@ -3,7 +3,7 @@
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as insert_postgres
@@ -24,8 +24,7 @@ class Terms:
     heartbeat_s: int = HEARTBEAT_S
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The payload of a receipt and the device it goes to."""
 
     name: DeviceName
