@@ -70,14 +70,21 @@ def item_document(
         records = records_of(book, item_id, reader, lot=lot, tx=tx)
     if note is not None:
         note(rests_of(item_id, records, state))
-    parties = masterdata.facts_of(tx, {record.org for record in records} | _parties(state), "party")
-    places = masterdata.facts_of(tx, {place_id(record.event) for record in records} | _places(state), "place")
     product = class_of(item_id) or item_id
+    facts = masterdata.facts_about(
+        tx,
+        {
+            "party": {record.org for record in records} | _parties(state),
+            "place": {place_id(record.event) for record in records} | _places(state),
+            "product": {product},
+        },
+    )
+    parties, places = facts["party"], facts["place"]
     wrong = withdrawn(records)
     document: dict[str, Any] = {
         "item": item_id,
         "kind": parse(item_id).kind,
-        "name": story.name_in(masterdata.facts_of(tx, {product}, "product"), product, lang) or None,
+        "name": story.name_in(facts["product"], product, lang) or None,
         "as_of": as_of(book, item_id, log_size),
         "state": _state(state, reader, lang, parties=parties, places=places),
         "alarms": alarms(records, wrong),

@@ -18,7 +18,7 @@ from core.identifiers import class_of
 from core.prefixmap import map_key
 from core.records import read_record
 from ledger.chains import suspects_at
-from ledger.database import Tx
+from ledger.database import Tx, fetch
 from ledger.followers import LoggedEvent, LoggedMessage, read_messages
 from ledger.history import CHILD, PARENT, Stay, Travelled, is_within, narrowed, stays
 from ledger.itemfacts import LOT, Fact, ItemState, When, advance, facts_of
@@ -30,6 +30,10 @@ DEPTH_MAX: Final = 10
 THINGS_MAX: Final = 5_000  # ours: things whose events one answer may read
 STEPS_MAX: Final = 20_000  # ours: messages that one reading may take
 _PART: Final = 500
+_OF_LOT: Final = (
+    "SELECT leaf FROM item_facts WHERE id = ? AND fact NOT LIKE ? UNION "
+    "SELECT s.leaf FROM item_steps s JOIN suspects x ON x.leaf = s.leaf WHERE s.key64 = ?"
+)
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,8 @@ class Book:
 
         Every item of a lot steps the lot's key, so the events are chosen by their stored facts before they are read.
         """
-        roles = sa.not_(item_facts.c.fact.like(f'%"roles":[{LOT}]%'))
-        leaves = set(self._tx.execute(sa.select(item_facts.c.leaf).where(item_facts.c.id == lot, roles)).scalars())
-        query = sa.select(item_steps.c.leaf).join(suspects, suspects.c.leaf == item_steps.c.leaf)
-        leaves |= set(self._tx.execute(query.where(item_steps.c.key64 == _key64(lot))).scalars())
-        found = self._load(self._judged(leaves), {map_key("item", lot): lot})[0][lot]
+        rows = fetch(self._tx, _OF_LOT, (lot, f'%"roles":[{LOT}]%', _key64(lot)))
+        found = self._load(self._judged(leaf for (leaf,) in rows), {map_key("item", lot): lot})[0][lot]
         found = [event for event in found if set(event.roles_of(lot)) != {LOT}]
         return sorted(found, key=lambda one: (one.device_ms, one.leaf, one.number))
 
@@ -201,6 +202,8 @@ class Book:
 
     def _judged(self, leaves: Iterable[int]) -> dict[int, str | None]:
         found: dict[int, str | None] = dict.fromkeys(leaves)
+        if not found:
+            return found
         return found | suspects_at(self._tx, list(found))
 
     def _is_after(self, event: LoggedEvent) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ledger.database import Tx, run_many
+from ledger.database import Tx, fetch_among, run_many
 from ledger.followers import Entry, LoggedMessage, LoggedRecord
 from ledger.tables import chains, entries, key_ends, keys, messages, suspects
 
@@ -180,12 +180,7 @@ def gaps(tx: Tx, kid: str | None = None) -> list[Gap]:
 
 def suspects_at(tx: Tx, leaves: Sequence[int]) -> dict[int, str]:
     """Which of these leaves hold a message that is no evidence, and why."""
-    wanted = sorted(set(leaves))
-    found: dict[int, str] = {}
-    for start in range(0, len(wanted), 500):
-        query = sa.select(suspects.c.leaf, suspects.c.reason).where(suspects.c.leaf.in_(wanted[start : start + 500]))
-        found.update((leaf, reason) for leaf, reason in tx.execute(query))
-    return found
+    return dict(fetch_among(tx, "SELECT leaf, reason FROM suspects WHERE leaf AMONG", sorted(set(leaves))))
 
 
 def _ancestors(tx: Tx, key_no: int, last: bytes | None) -> set[bytes]:

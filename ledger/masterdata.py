@@ -4,10 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
-from ledger.database import Tx
-from ledger.tables import masters
+from ledger.database import Tx, fetch, fetch_among
 
 
 def party(tx: Tx, org_id: str) -> Mapping[str, Any] | None:
@@ -33,18 +30,32 @@ def owner(tx: Tx, item_id: str) -> str | None:
 
 def fact(tx: Tx, subject: str, kind: str) -> Mapping[str, Any] | None:
     """The newest value of one kind of fact about a subject (canonical id)."""
-    query = sa.select(masters.c.value).where(masters.c.subject == subject, masters.c.fact == kind)
-    value = tx.execute(query.order_by(masters.c.leaf.desc()).limit(1)).scalar_one_or_none()
-    return None if value is None else json.loads(value)
+    query = "SELECT value FROM masters WHERE subject = ? AND fact = ? ORDER BY leaf DESC LIMIT 1"
+    rows = fetch(tx, query, (subject, kind))
+    return json.loads(rows[0][0]) if rows else None
 
 
 def facts_of(tx: Tx, subjects: Iterable[str], kind: str) -> dict[str, Mapping[str, Any]]:
     """The newest value for each subject that has one."""
-    wanted = sorted(set(subjects))
-    found: dict[str, Mapping[str, Any]] = {}
-    for start in range(0, len(wanted), 500):
-        query = sa.select(masters.c.subject, masters.c.value).where(
-            masters.c.subject.in_(wanted[start : start + 500]), masters.c.fact == kind
-        )
-        found.update((subject, json.loads(value)) for subject, value in tx.execute(query.order_by(masters.c.leaf)))
+    return facts_about(tx, {kind: subjects})[kind]
+
+
+def facts_about(tx: Tx, wanted: Mapping[str, Iterable[str]]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """By kind of fact and subject the newest values, of all kinds in one statement.
+
+    Args:
+        wanted: kind of fact -> subjects.
+    """
+    subjects = {kind: set(names) for kind, names in wanted.items()}
+    query = "SELECT subject, fact, leaf, value FROM masters WHERE subject AMONG"
+    rows = fetch_among(tx, query, sorted(set().union(*subjects.values())))
+    newest: dict[tuple[str, str], tuple[int, str]] = {}
+    for subject, fact, leaf, value in rows:
+        before = newest.get((fact, subject))
+        if before is None or before[0] < leaf:
+            newest[fact, subject] = (leaf, value)
+    found: dict[str, dict[str, Mapping[str, Any]]] = {kind: {} for kind in subjects}
+    for (kind, subject), (_, value) in newest.items():
+        if subject in subjects.get(kind, ()):
+            found[kind][subject] = json.loads(value)
     return found

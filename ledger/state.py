@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from core.identifiers import class_of
 from ledger import masterdata
 from ledger.chains import AFTER_LAST, Chains, suspects_at
-from ledger.database import Tx
+from ledger.database import Tx, fetch_among
 from ledger.followers import Entry, LoggedEvent, LoggedMessage, LoggedRecord, Several
 from ledger.history import VIEWS, History
 from ledger.itemfacts import CHILD, PARENT, Fact, ItemState, When, advance, decode, facts_of, fold
@@ -67,19 +67,22 @@ def views() -> Several:
 
 def item_state(tx: Tx, item_id: str) -> Standing | None:
     """How a thing stands now, None when no event names it."""
-    own = _load(tx, [item_id]).get(item_id)
+    product = class_of(item_id)
+    found = _load(tx, [item_id, product or item_id])
+    own = found.get(item_id)
     if own is None:
         return None
+    found |= _load(tx, {name for name in (own.lot, own.container) if name} - {item_id, product})
     containers: list[ItemState] = []
     inner = own
     while inner.container is not None and len(containers) < DEPTH_MAX:
-        outer = _load(tx, [inner.container]).get(inner.container)
+        outer = found.get(inner.container) or _load(tx, [inner.container]).get(inner.container)
         if outer is None or outer.id in {item_id, *(one.id for one in containers)}:
             break
         containers.append(outer)
         inner = outer
     newest = max([own, *containers], key=lambda one: one.last)
-    above = _load(tx, [name for name in (own.lot, class_of(item_id)) if name and name != item_id])
+    above = {name: found[name] for name in (own.lot, product) if name and name != item_id and name in found}
     return Standing(
         own=own,
         place=newest.place or own.place,
@@ -234,12 +237,7 @@ def _cut_off(tx: Tx, kid: str, first: int) -> list[int]:
 
 
 def _load(tx: Tx, ids: Iterable[str]) -> dict[str, ItemState]:
-    wanted = sorted(set(ids))
-    found: dict[str, ItemState] = {}
-    for start in range(0, len(wanted), _PART):
-        query = sa.select(item_states).where(item_states.c.id.in_(wanted[start : start + _PART]))
-        found.update((row.id, _state(row)) for row in tx.execute(query))
-    return found
+    return {row[0]: _state_of(row) for row in fetch_among(tx, _STATES, sorted(set(ids)))}
 
 
 def _where(tx: Tx, condition: Any, limit: int) -> list[ItemState]:
@@ -253,9 +251,21 @@ _SAME = (
 )  # fmt: skip
 
 
+_STATES = f"SELECT {','.join(_SAME)},last_ms,last_leaf,last_event,sensors FROM item_states WHERE id AMONG"  # noqa: S608
+_FLAGS = [_SAME.index(name) for name in ("is_sold", "is_recalled", "is_decommissioned")]
+
+
 def _state(row: Any) -> ItemState:
     same = {name: getattr(row, name) for name in _SAME}
     return ItemState(last=When(row.last_ms, row.last_leaf, row.last_event), sensors=json.loads(row.sensors), **same)
+
+
+def _state_of(row: Sequence[Any]) -> ItemState:
+    same = dict(zip(_SAME, row, strict=False))
+    for place in _FLAGS:
+        same[_SAME[place]] = bool(row[place])
+    last_ms, last_leaf, last_event, sensors = row[len(_SAME) :]
+    return ItemState(last=When(last_ms, last_leaf, last_event), sensors=json.loads(sensors), **same)
 
 
 def state_row(state: ItemState) -> dict[str, Any]:

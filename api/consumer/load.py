@@ -39,8 +39,14 @@ def item_view(
     if not records:
         life = Lifecycle(found.kind, is_known=False, is_product_known=bool(product))
         return ItemView(item_id, path, found.kind, life, name=_name(product, lang))
-    parties = masterdata.facts_of(tx, {record.org for record in records} | {_maker(product_id, records)}, "party")
-    places = masterdata.facts_of(tx, {place_id(record.event) for record in records}, "place")
+    facts = masterdata.facts_about(
+        tx,
+        {
+            "party": {record.org for record in records} | {_maker(product_id, records)},
+            "place": {place_id(record.event) for record in records},
+        },
+    )
+    parties, places = facts["party"], facts["place"]
     series = story.series_of(records, product)
     steps = story.steps_of(records, lang, parties=parties, places=places, series=series)
     stops, route = story.stops_of(records, lang, places=places)

@@ -4,20 +4,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import sqlalchemy as sa
-
 from core.epcis.vocabulary import local_name
 from core.identifiers import parse
 from core.message import ERROR_CLEAR
 from ledger.asof import Book, journey
-from ledger.chain_tx_tables import anchors, deployments
-from ledger.database import Tx
+from ledger.database import Tx, fetch
 from ledger.disclosure import Reader, may_see
 from ledger.followers import LoggedEvent
 from ledger.history import Travelled
 
 _CLEAR: Final = frozenset(
     {"type", "action", "eventTime", "eventTimeZoneOffset", "bizStep", "disposition", "errorDeclaration"}
+)
+
+_FINAL: Final = (
+    "SELECT max(a.size) FROM anchors a JOIN deployments d ON d.id = a.deployment AND d.is_current WHERE a.state = ?"
 )
 
 
@@ -113,12 +114,8 @@ def withdrawn(records: Iterable[Seen]) -> set[tuple[str, str]]:
 
 def final_anchored_size(tx: Tx) -> int:
     """The largest size that is final on the present chain, 0 before the first."""
-    query = (
-        sa.select(sa.func.max(anchors.c.size))
-        .join(deployments, sa.and_(deployments.c.id == anchors.c.deployment, deployments.c.is_current))
-        .where(anchors.c.state == "final")
-    )
-    return int(tx.execute(query).scalar() or 0)
+    rows = fetch(tx, _FINAL, ("final",))
+    return int(rows[0][0] or 0)
 
 
 def _seen(event: LoggedEvent, reader: Reader, final_size: int, *, via: str, container: str | None) -> Seen:
