@@ -8,6 +8,7 @@ from core.errors import Conflict
 from finance.calendar import rolled
 from finance.commandlog import HasPolicy, business_date, command, shanghai_date
 from finance.daycount import parse_date
+from finance.journal import closed_until
 from finance.model import Actor, Call
 from finance.tables import settings
 from ledger.database import Tx
@@ -36,14 +37,14 @@ def request_end_of_day(
     return command(tx, ctx, name="request_end_of_day", actor=actor, key=key, reason=reason, now=now, body=body, act=act)
 
 
-def day_state(tx: Tx, now: int) -> dict[str, Any]:
+def day_state(tx: Tx, now: int, lender: str) -> dict[str, Any]:
     """Where the end of day stands: business date, whether it is a business day, how far a broken-off run came."""
     today = business_date(tx, now)
-    closed = tx.execute(sa.select(settings.c.value).where(settings.c.name == "closed_until")).scalar_one_or_none()
+    closed = closed_until(tx, lender)
     name = f"eod/{today.isoformat()}"
     at = tx.execute(sa.select(settings.c.value).where(settings.c.name == name)).scalar_one_or_none()
     return {
         "business_date": today.isoformat(), "calendar_date": shanghai_date(now).isoformat(),
-        "is_business_day": rolled(today).date == today, "closed_until": closed, "broken_off_at": at,
-        "may_end": today <= shanghai_date(now),
+        "is_business_day": rolled(today).date == today, "broken_off_at": at,
+        "closed_until": None if closed is None else closed.isoformat(), "may_end": today <= shanghai_date(now),
     }  # fmt: skip

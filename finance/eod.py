@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from core.canonical import b64u, canonical_bytes, sha256
-from core.errors import Conflict, Rejected
+from core.errors import Conflict
 from core.money import Money
 from finance.calendar import rolled
 from finance.closing import sunset
@@ -110,20 +110,6 @@ def end_of_day(
         by_itself(tx, _Run(policy), name="end_of_day", org=SYSTEM, subject=f"end of {day.isoformat()}", now=now,
                   body=body, act=_just(result))  # fmt: skip
         return _report(tx, day, until, done, moved)
-
-
-def close_period(tx: Tx, until: date, *, now: int) -> None:
-    """Close the books up to a date that lies before the business date; nothing is booked into it any more.
-
-    Raises:
-        Rejected: ``future_date``. Conflict: ``books_differ`` when sub-ledger and control accounts disagree.
-    """
-    if until >= business_date(tx, now):
-        raise Rejected("Only days before the business date can be closed.", code="future_date", pointer="until")
-    for lender in _lenders(tx):
-        if sum(value.minor for value in trial_balance(tx, lender).values()) or control_differences(tx, lender):
-            raise Conflict("The books do not agree; close them when they do.", code="books_differ")
-    put(tx, "closed_until", until.isoformat())
 
 
 def put(tx: Tx, name: str, value: str) -> None:

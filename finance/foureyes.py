@@ -8,14 +8,14 @@ import sqlalchemy as sa
 
 from core.canonical import b64u, canonical_bytes, sha256, unb64u
 from core.errors import Conflict, Rejected
-from finance.commandlog import command
-from finance.model import Actor, Call, Context
+from finance.commandlog import HasPolicy, command
+from finance.model import Actor, Call
 from finance.tables import approvals, command_log
 from ledger.database import Tx
 
 
 def propose(
-    tx: Tx, ctx: Context, actor: Actor, *, action: str, subject: str, seen: Mapping[str, Any], key: str, reason: str,
+    tx: Tx, ctx: HasPolicy, actor: Actor, *, action: str, subject: str, seen: Mapping[str, Any], key: str, reason: str,
     now: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Propose ``action`` on ``subject``; what another must approve is bound by the ``proposal`` hash to what was seen.
@@ -33,7 +33,15 @@ def propose(
 
 
 def approved(
-    tx: Tx, ctx: Context, call: Call, *, action: str, subject: str, seen: Mapping[str, Any], request: str, proposal: str
+    tx: Tx,
+    ctx: HasPolicy,
+    call: Call,
+    *,
+    action: str,
+    subject: str,
+    seen: Mapping[str, Any],
+    request: str,
+    proposal: str,
 ) -> None:
     """Keep an approval, if the proposal is the one the approver saw, still true, fresh and somebody else's.
 

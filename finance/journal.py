@@ -22,6 +22,8 @@ CLEARING: Final = "3001"
 INCOME: Final = "6011"
 IMPAIRMENT: Final = "6702"
 OPERATING_LOSS: Final = "6711"
+CLOSED: Final = "closed_until"
+"""The setting, with the lender behind it, that keeps how far its books are closed."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def post(
     """
     if business_date > today:
         raise Rejected("Nothing is booked after the business date.", code="future_date", pointer="business_date")
-    closed = tx.execute(sa.select(settings.c.value).where(settings.c.name == "closed_until")).scalar_one_or_none()
-    if closed is not None and business_date <= date.fromisoformat(closed):
+    closed = closed_until(tx, lender)
+    if closed is not None and business_date <= closed:
         raise Conflict("The period is closed.", code="closed_period", pointer="business_date")
     total = sum(amount.minor for amount in entry.debits.values())
     row = entries.insert().values(
@@ -81,6 +83,13 @@ def post(
             )
         )
     return number
+
+
+def closed_until(tx: Tx, lender: str) -> date | None:
+    """The last day of a bank's books that is closed for ever; None where none is."""
+    name = settings.c.name == f"{CLOSED}/{lender}"
+    value = tx.execute(sa.select(settings.c.value).where(name)).scalar_one_or_none()
+    return None if value is None else date.fromisoformat(value)
 
 
 def reversed_entry(tx: Tx, reference: str) -> Entry:

@@ -86,7 +86,7 @@ def reports_page(request: Request) -> Response:
         values: dict[str, Any] = {
             "kinds": KINDS,
             "books": books_state(tx, who.org),
-            "day_end": dayend.day_state(tx, services.now_ms() // 1_000),
+            "day_end": dayend.day_state(tx, services.now_ms() // 1_000, who.org),
             "exceptions": waiting,
             "people": {person: person_name(tx, int(person)) for person in persons},
         }

@@ -5,10 +5,10 @@ from datetime import date, timedelta
 import pytest
 import sqlalchemy as sa
 
-from core.errors import Conflict, Rejected
+from core.errors import Conflict
 from core.money import Money
 from finance import eod
-from finance.eod import close_period, end_of_day, put
+from finance.eod import end_of_day, put
 from finance.journal import DEPOSITS, IMPAIRMENT, INCOME, LOANS, Entry, control_differences, post, trial_balance
 from finance.policy import load_policy
 from finance.tables import accruals, entries, facilities, loans, schedule_lines
@@ -152,18 +152,3 @@ def test_another_day_than_the_business_date_is_refused(database: Database) -> No
         end_of_day(database, POLICY, DAY + timedelta(days=5), now=NOW)
 
     assert caught.value.code == "not_the_business_date"
-
-
-def test_nothing_is_booked_into_a_closed_period(database: Database) -> None:
-    lend(database, "a", principal=3_000_000, days=90)
-    nights(database, 3)
-
-    with database.transaction() as tx:
-        close_period(tx, DAY + timedelta(days=1), now=NOW)
-        with pytest.raises(Rejected):
-            close_period(tx, DAY + timedelta(days=3), now=NOW)
-        entry = Entry("correction", "late", {LOANS: Money(1)}, {DEPOSITS: Money(1)})
-        with pytest.raises(Conflict) as caught:
-            post(tx, entry, lender=BANK, business_date=DAY, today=DAY + timedelta(days=3), now=NOW)
-
-    assert caught.value.code == "closed_period"

@@ -87,7 +87,7 @@ def test_entries_are_never_changed(database: Database, table: str, statement: st
 def test_nothing_is_booked_twice_after_today_or_in_a_closed_period(sqlite_database: Database) -> None:
     with sqlite_database.transaction() as tx:
         book(tx)
-        tx.execute(settings.insert().values(name="closed_until", value="2026-10-31"))
+        tx.execute(settings.insert().values(name="closed_until/bank", value="2026-10-31"))
 
     with pytest.raises(Conflict, match="constraint"), sqlite_database.transaction() as tx:
         book(tx)
@@ -95,6 +95,8 @@ def test_nothing_is_booked_twice_after_today_or_in_a_closed_period(sqlite_databa
         book(tx, "r2", date(2026, 11, 25))
     with pytest.raises(Conflict, match="closed_period"), sqlite_database.transaction() as tx:
         book(tx, "r3", date(2026, 10, 31))
+    with sqlite_database.transaction() as tx:
+        book(tx, "r4", date(2026, 11, 1))
 
 
 def test_each_command_has_one_row_whose_hash_waits_for_the_log(sqlite_world) -> None:  # type: ignore[no-untyped-def]

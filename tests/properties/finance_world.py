@@ -1,12 +1,14 @@
 """A finance world for state machines: copied from one that is set up once, with all that a machine needs to act."""
 
+import functools
 import shutil
+import sqlite3
+import weakref
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import sqlalchemy as sa
 
 from contracts.chain import open_chain
 from contracts.clients import PledgeRegistryClient
@@ -180,7 +182,34 @@ class Hands:
         return result
 
 
+_READERS: weakref.WeakKeyDictionary[Database, sqlite3.Connection] = weakref.WeakKeyDictionary()
+
+
+@functools.cache
+def _form(names: tuple[str, ...]) -> type[tuple[Any, ...]]:
+    return namedtuple("Row", names, rename=True)
+
+
+def reader(database: Database) -> sqlite3.Connection:
+    """A connection of SQLite's own to the database's file: checks read past the product, and quickly."""
+    found = _READERS.get(database)
+    if found is None:
+        found = sqlite3.connect(str(database._write.url.database))
+        found.row_factory = lambda cursor, row: _form(tuple(column[0] for column in cursor.description))(*row)
+        _READERS[database] = found
+        weakref.finalize(database, found.close)
+    return found
+
+
 def rows(database: Database, sql: str, **values: Any) -> list[Any]:
     """Plain SQL, written here."""
-    with database.reading() as tx:
-        return list(tx.execute(sa.text(sql), values).all())
+    return reader(database).execute(sql, values).fetchall()
+
+
+def is_changed(database: Database, seen: list[int]) -> bool:
+    """Whether anything was committed since the last look, which ``seen`` keeps."""
+    version = reader(database).execute("PRAGMA data_version").fetchone()[0]
+    if seen and seen[-1] == version:
+        return False
+    seen[:] = [version]
+    return True
