@@ -1,9 +1,9 @@
 """Which events were captured before: by eventID within the organisation that speaks, and by content."""
 
+import hashlib
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
@@ -12,17 +12,17 @@ from core.epcis.content import content_digest
 from core.epcis.context import merged
 from core.epcis.hashes import event_hash
 from core.message import read_entry, rebuild_event
-from ingest.gateway_tables import captured_events
-from ledger.database import Tx, is_sqlite
+from ledger.database import Tx, fetch_among, is_sqlite, raw
 from ledger.store import split_disclosures
 from ledger.tables import disclosures, messages
 
 _PART: Final = 500
+# Where the hexadecimal digits stand in a GS1 event hash by SHA-256.
+_HEX: Final = slice(len("ni:///sha-256;"), len("ni:///sha-256;") + 64)
 _NAMESPACE: Final = uuid.UUID("7b1f0a52-9a52-5c0e-8f10-5f2f4d8f7a11")
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """An event with what tells it apart.
 
     Attributes:
@@ -48,8 +48,7 @@ class Named:
         return self.id_key + self.slot
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What was captured before under the same id. ``is_same``: it is this very event."""
 
     is_same: bool
@@ -93,11 +92,11 @@ def named(event: Mapping[str, Any], context: object, org: str) -> Named:
     whole = merged(context, event.get("@context"))
     inside = dict(event) if whole is None else {**event, "@context": whole}
     gs1 = event_hash(event, context=context)
-    digest = sha256(dump_sorted(inside))
+    digest = hashlib.sha256(dump_sorted(inside)).digest()
     own = event.get("eventID")
     event_id = own if isinstance(own, str) and own else gs1
     inside["eventID"] = event_id
-    id_key = sha256(f"{org}\0{event_id}".encode())
+    id_key = hashlib.sha256(f"{org}\0{event_id}".encode()).digest()
     # Declarations of one event are told apart by what they say, whatever their spelling.
     slot = content_digest(event, context) if "errorDeclaration" in event else b""
     return Named(inside, event_id, gs1, digest, id_key, slot, own is not None)
@@ -116,12 +115,11 @@ def renamed(given: Named, org: str) -> Named:
 
 def known_events(tx: Tx, given: Sequence[Named]) -> Known:
     """What was captured before under the ids of these events."""
-    table = captured_events.c
-    rows: dict[bytes, tuple[bytes, bytes, int]] = {}
-    for part in _parts(sorted({one.id_key for one in given})):
-        query = sa.select(table.id_key, table.slot, table.digest, table.message_id, table.number)
-        for row in tx.execute(query.where(table.id_key.in_(part))):
-            rows[bytes(row[0]) + bytes(row[1])] = (bytes(row[2]), bytes(row[3]), row[4])
+    query = "SELECT id_key, slot, digest, message_id, number FROM captured_events WHERE id_key AMONG"
+    found_rows = fetch_among(tx, query, sorted({one.id_key for one in given}))
+    rows = {id_key + slot: (digest, message, number) for id_key, slot, digest, message, number in found_rows}
+    if not rows:
+        return Known({}, ())
     alike: set[tuple[bytes, bytes]] = set()
     for one in given:
         found = rows.get(one.row_key)
@@ -163,17 +161,24 @@ def remember(tx: Tx, captured: Sequence[tuple[Named, _Placed]]) -> None:
         Conflict: ``constraint``: one of them was captured by somebody else at this very moment.
     """
     rows = [
-        (one.id_key, one.slot, one.digest, bytes.fromhex(one.hash.partition(";")[2][:64]), place.message, place.number)
-        for one, place in sorted(captured, key=lambda pair: pair[0].row_key)
+        (one.id_key, one.slot, one.digest, bytes.fromhex(one.hash[_HEX]), place.message, place.number)
+        for one, place in captured
     ]
+    # In the order of their keys: two workers wait for one another instead of deadlocking, and the index grows by pages.
+    rows.sort()
     if not rows:
         return
     columns = "id_key, slot, digest, hash, message_id, number"
     if is_sqlite(tx):
-        # Through SQLAlchemy, so that a refusal comes as its IntegrityError.
-        tx.exec_driver_sql(f"INSERT INTO captured_events ({columns}) VALUES (?,?,?,?,?,?)", rows)  # noqa: S608
+        raw(tx).executemany(f"INSERT INTO captured_events ({columns}) VALUES (?,?,?,?,?,?)", rows)  # noqa: S608
         return
-    tx.exec_driver_sql(f"INSERT INTO captured_events ({columns}) VALUES (%s,%s,%s,%s,%s,%s)", rows)  # noqa: S608
+    with (
+        raw(tx).cursor() as cursor,
+        cursor.copy(f"COPY captured_events ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
+    ):
+        copy.set_types(("bytea", "bytea", "bytea", "bytea", "bytea", "int4"))
+        for row in rows:
+            copy.write_row(row)
 
 
 def _parts(keys: Sequence[bytes]) -> Iterator[list[bytes]]:

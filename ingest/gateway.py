@@ -8,7 +8,8 @@ place in the key's chain is free again.
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -32,6 +33,7 @@ Brake = Callable[[], str | None]
 
 _TRIES: Final = 10
 _RECEIPT_BYTES_MAX: Final = 16_000
+_DRAWN_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,7 @@ class Speaker:
     body: bytes
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """What is wrong, or odd, with an event: JSON pointer into the document, stable code, sentence."""
 
     pointer: str
@@ -61,8 +62,7 @@ class Fault:
         return {"pointer": self.pointer, "code": self.code, "detail": self.message}
 
 
-@dataclass(frozen=True)
-class Submitted:
+class Submitted(NamedTuple):
     """One event of a capture: as it came, with the context around it, and where it stands in the document."""
 
     event: Mapping[str, Any]
@@ -70,8 +70,7 @@ class Submitted:
     pointer: str = ""
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What became of one event.
 
     Attributes:
@@ -96,12 +95,16 @@ class Result:
         if self.event_id:
             shown |= {"eventID": self.event_id, "eventHash": self.hash}
         if self.message is not None:
-            shown |= {"message": b64u(self.message), "number": self.number}
+            shown |= {"message": _message_text(self.message), "number": self.number}
         if self.faults:
             shown["errors"] = [fault.as_json() for fault in self.faults]
         if self.warnings:
             shown["warnings"] = [fault.as_json() for fault in self.warnings]
         return shown
+
+
+# A message holds many events.
+_message_text = lru_cache(maxsize=64)(b64u)
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,7 @@ class Outcome:
 Settle = Callable[[Tx, Outcome], None]
 
 
-@dataclass(frozen=True)
-class _Checked:
+class _Checked(NamedTuple):
     submitted: Submitted
     named: Named | None
     faults: tuple[Fault, ...]
@@ -212,7 +214,7 @@ class Gateway:
         with self._database.reading() as tx:
             known = known_events(tx, [one.named for one in checked if one.named is not None])
         results, _ = self._sort(_moved(checked, known, org) or checked, known)
-        return Outcome(tuple(replace(one, number=None) if one.message is None else one for one in results))
+        return Outcome(tuple(one._replace(number=None) if one.message is None else one for one in results))
 
     def _try(
         self, checked: Sequence[_Checked], speaker: Speaker, behaviour: Behaviour, settle: Settle, info: KeyInfo
@@ -241,6 +243,7 @@ class Gateway:
         results: list[Result] = []
         fresh: list[tuple[int, Concealed]] = []
         here: dict[bytes, tuple[int, Named]] = {}
+        random = _Drawn(self._random).take
         for place, one in enumerate(checked):
             pointer, given = one.submitted.pointer, one.named
             if given is None:
@@ -258,7 +261,7 @@ class Gateway:
                 status, faults = "rejected", (_taken(pointer, given.event_id),)
             else:
                 try:
-                    fresh.append((place, conceal(given.event, self._random)))
+                    fresh.append((place, conceal(given.event, random)))
                     here[given.row_key] = (place, given)
                 except Rejected as error:
                     status, faults = "rejected", (Fault(pointer + error.pointer, error.code, error.message),)
@@ -384,13 +387,28 @@ class Gateway:
         return self._promises
 
 
+class _Drawn:
+    """Random bytes drawn in larger pieces, since each draw is a call of the operating system; none is given twice."""
+
+    def __init__(self, random: Callable[[int], bytes]) -> None:
+        self._random = random
+        self._left = b""
+
+    def take(self, count: int) -> bytes:
+        if count > len(self._left):
+            self._left = self._random(max(count, _DRAWN_BYTES))
+        taken, self._left = self._left[:count], self._left[count:]
+        return taken
+
+
 def _check(one: Submitted, org: str, now: int) -> _Checked:
     problems = event_faults(one.event, context=one.context, now=now)
-    faults = tuple(Fault(one.pointer + pointer, code, message) for pointer, code, message in problems)
-    if faults:
+    if problems:
+        faults = tuple(Fault(one.pointer + pointer, code, message) for pointer, code, message in problems)
         return _Checked(one, None, faults, ())
-    odd = tuple(Fault(one.pointer + pointer, code, message) for pointer, code, message in event_warnings(one.event))
-    return _Checked(one, named(one.event, one.context, org), (), odd)
+    odd = event_warnings(one.event)
+    warnings = tuple([Fault(one.pointer + pointer, code, message) for pointer, code, message in odd])
+    return _Checked(one, named(one.event, one.context, org), (), warnings)
 
 
 def _moved(checked: Sequence[_Checked], known: Known, org: str) -> list[_Checked] | None:
@@ -407,7 +425,7 @@ def _moved(checked: Sequence[_Checked], known: Known, org: str) -> list[_Checked
             moved[place] = renamed(one.named, org)
     if not moved:
         return None
-    return [replace(one, named=moved.get(place, one.named)) for place, one in enumerate(checked)]
+    return [one._replace(named=moved.get(place, one.named)) for place, one in enumerate(checked)]
 
 
 def _taken(pointer: str, event_id: str) -> Fault:
@@ -421,7 +439,7 @@ def _taken(pointer: str, event_id: str) -> Fault:
 def _rolled_back(result: Result) -> Result:
     if result.status == "rejected":
         return result
-    return replace(result, status="rolled_back", message=None, number=None)
+    return result._replace(status="rolled_back", message=None, number=None)
 
 
 def _stored_events(checked: Sequence[_Checked], results: Sequence[Result]) -> tuple[Mapping[str, Any] | None, ...]:
@@ -436,14 +454,11 @@ def _placed(outcome: Outcome, places: Sequence[int], sealed: Sequence[Sealed]) -
     results = list(outcome.results)
     where = [(one.message.id, number) for one in sealed for number in range(len(one.message.events))]
     for place, (message, number) in zip(places, where, strict=True):
-        one = results[place]
-        results[place] = Result(
-            one.status, one.pointer, one.event_id, one.hash, message, number, one.faults, one.warnings
-        )
+        results[place] = results[place]._replace(message=message, number=number)
     for place, result in enumerate(results):
         if result.status == "duplicate" and result.message is None and result.number is not None:
             first = results[result.number]
-            results[place] = replace(result, message=first.message, number=first.number)
+            results[place] = result._replace(message=first.message, number=first.number)
     return replace(outcome, results=tuple(results))
 
 

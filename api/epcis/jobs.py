@@ -93,7 +93,8 @@ def open_job(
             return _again(found, body), False
     table = CAPTURE_JOB.c
     waiting = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(table.body_bytes), 0))
-    waiting = waiting.where(table.partner_id == caller.partner_id, table.state == "waiting")
+    # With a bound on the number, too, so that the index by state serves: the partner's done jobs are many.
+    waiting = waiting.where(table.state == "waiting", table.number > 0, table.partner_id == caller.partner_id)
     jobs, held = tx.execute(waiting).one()
     if jobs >= WAITING_MAX or held + len(body) > WAITING_BYTES_MAX:
         raise Rejected(f"{jobs} captures of yours are waiting; send more when they are done.", code="throttled")
@@ -110,12 +111,19 @@ def open_job(
         return _again(found, body), False
     if number is None:
         raise Broken("The job has no number.", code="no_number")
-    return load(tx, int(number[0])), True
+    return load(tx, int(number[0]), has_body=False), True
 
 
-def load(tx: Tx, number: int) -> Job:
-    """The job of a number, with its body while it waits."""
-    return _job(tx.execute(sa.select(CAPTURE_JOB).where(CAPTURE_JOB.c.number == number)).one())
+def load(tx: Tx, number: int, *, has_body: bool = True) -> Job:
+    """The job of a number, with its body while it waits; without it where ``has_body`` is false."""
+    columns = [column for column in CAPTURE_JOB.columns if has_body or column.name != "body"]
+    return _job(tx.execute(sa.select(*columns).where(CAPTURE_JOB.c.number == number)).one())
+
+
+def body_of(tx: Tx, number: int) -> bytes | None:
+    """The body of a waiting job, None once it is done."""
+    body = tx.execute(sa.select(CAPTURE_JOB.c.body).where(CAPTURE_JOB.c.number == number)).scalar_one()
+    return None if body is None else bytes(body)
 
 
 def own_job(tx: Tx, caller: Caller, job_id: str) -> Job:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 
 from api.epcis import jobs
-from api.epcis.bodies import Document, Media, read_document, read_messages
+from api.epcis.bodies import Document, read_document, read_messages
 from api.epcis.problems import error_body, exception_body
 from core.canonical import b64u, dump_parsed
 from core.errors import Conflict, Rejected, Unavailable
@@ -68,7 +68,7 @@ class CaptureWorker:
                 # Round again: a job committed late may have a lower number than one that was done.
                 self._after = 0
                 return False
-            job = jobs.load(tx, number)
+            job = jobs.load(tx, number, has_body=False)
         try:
             self._gateway.check_ready()
         except Unavailable as held:
@@ -91,10 +91,12 @@ class CaptureWorker:
         return True
 
     def _do(self, job: jobs.Job) -> None:
-        if job.body is None:
+        document = self._at_hand.pop(job.number, None)
+        body = b"" if document is not None else self._body(job)
+        if job.is_done or body is None:
             return
         if job.media == "sd-jwt":
-            result = self._desk.take(read_messages(job.body), org=job.org)
+            result = self._desk.take(read_messages(body), org=job.org)
             faults = [fault for one in result["results"] for fault in one.get("errors", ())]
             result["errors"] = [
                 exception_body(400, fault["code"], fault["detail"], pointer=fault["pointer"])
@@ -104,14 +106,19 @@ class CaptureWorker:
                 is_success = all(one["status"] in ("accepted", "duplicate") for one in result["results"])
                 self._finish(tx, job, result, is_success=is_success)
             return
-        media: Media = "xml" if job.media == "xml" else "json"
-        document = self._at_hand.pop(job.number, None) or read_document(job.body, media)
+        if document is None:
+            document = read_document(body, "xml" if job.media == "xml" else "json")
+        whole = document
         speaker = Speaker(job.org, job.client, job.body_hash)
 
         def settle(tx: Tx, outcome: Outcome) -> None:
-            self._finish(tx, job, as_json(outcome, document.warnings), is_success=outcome.is_success)
+            self._finish(tx, job, as_json(outcome, whole.warnings), is_success=outcome.is_success)
 
-        self._gateway.capture(document.events, speaker, behaviour=job.behaviour, settle=settle)
+        self._gateway.capture(whole.events, speaker, behaviour=job.behaviour, settle=settle)
+
+    def _body(self, job: jobs.Job) -> bytes | None:
+        with self._database.reading() as tx:
+            return jobs.body_of(tx, job.number)
 
     def _finish(self, tx: Tx, job: jobs.Job, result: Mapping[str, Any], *, is_success: bool) -> None:
         jobs.finish(tx, job.number, is_success=is_success, result=dump_parsed(dict(result)), now_ms=self._now_ms())

@@ -57,8 +57,10 @@ def event_problems(event: Mapping[str, Any], *, context: object = None, pointer:
 def event_warnings(event: Mapping[str, Any], *, pointer: str = "") -> list[Problem]:
     """What is odd but not wrong: sensor times after the event, time spans and ranges that run backwards."""
     found: list[Problem] = []
-    event_time = instant(event.get("eventTime"))
     elements = event.get("sensorElementList")
+    if not elements:
+        return found
+    event_time = instant(event.get("eventTime"))
     for number, element in enumerate(elements if isinstance(elements, list) else ()):
         place = f"{pointer}/sensorElementList/{number}"
         metadata = element.get("sensorMetadata") if isinstance(element, Mapping) else None
