@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -13,6 +12,7 @@ from ledger.followers import Entry, LoggedEvent, LoggedMessage, LoggedRecord, re
 from ledger.queryindex_facts import CLASS_MARK, Facts, facts_of
 from ledger.queryindex_tables import query_events, query_names, query_numbers, query_postings
 from ledger.queryindex_terms import CLASS_ROLES, EPC_ROLES, kind_number, party_term, term, term_hash
+from ledger.stored import decoded
 from ledger.tables import masters
 
 QUERY_INDEX: Final = "query_index"
@@ -134,7 +134,7 @@ def encode(event: Mapping[str, Any]) -> bytes:
 
 def decode(body: bytes) -> dict[str, Any]:
     """The stored event."""
-    value: dict[str, Any] = json.loads(body, parse_float=Decimal)
+    value: dict[str, Any] = decoded(body)
     return value
 
 
