@@ -36,9 +36,8 @@ _LISTED: Final = (
 )
 # One row at a time by its key, whatever the planner knows of the tables.
 _SQLITE: Final = _LISTED + f"SELECT {_COLUMNS} FROM d CROSS JOIN query_events q ON q.ev = d.ev"  # noqa: S608 - ours
-_POSTGRES: Final = _LISTED.format("= ANY(?)") + (  # noqa: S608 - ours
-    f"SELECT f.* FROM d CROSS JOIN LATERAL (SELECT {_COLUMNS} FROM query_events q WHERE q.ev = d.ev LIMIT 1) f"
-)
+_ONE: Final = f"(SELECT {_COLUMNS} FROM query_events q WHERE q.ev = d.ev LIMIT 1)"  # noqa: S608 - ours
+_POSTGRES: Final = _LISTED.format("= ANY(?)") + f"SELECT f.* FROM d CROSS JOIN LATERAL {_ONE} f"  # noqa: S608 - ours
 _PARTY: Final = " WHERE EXISTS (SELECT 1 FROM query_postings p WHERE p.term = ? AND p.ev = d.ev)"
 
 

@@ -4,7 +4,7 @@
 
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import sqlalchemy as sa
@@ -67,6 +67,38 @@ def test_the_index_does_not_depend_on_how_many_entries_come_at_once(database: Da
         pass
 
     assert found(database, about(0)) == [f"urn:x:{number}" for number in range(0, 12, 3)]
+
+
+@pytest.mark.parametrize("by", ["recordTime", "eventTime"])
+@pytest.mark.parametrize("count", [60, 70])
+def test_pages_of_an_items_events_are_whole_whether_few_or_many(
+    database: Database, count: int, by: Literal["recordTime", "eventTime"]
+) -> None:
+    world = World(database).start()
+    for start in range(0, count, 10):
+        numbers = range(start, start + 10)
+        events = [seen(1, at=NOW - 1_000 + number * 37 % 100, eventID=f"urn:x:{number}") for number in numbers]
+        world.send("line-1", *events)
+    world.send("truck-1", seen(2, eventID="urn:x:other"))
+    world.step()
+    run_all(database, QueryIndex())
+    query = Query((about(1),), order=Order(by, is_descending=True))
+
+    got: list[str] = []
+    after: tuple[Any, ...] | None = None
+    with database.reading() as tx:
+        while True:
+            page = search(tx, query, Viewer(MAKER), limit=25, top=newest(tx), after=after)
+            got += [str(one.event["eventID"]) for one in page.events]
+            after = page.next
+            if after is None:
+                break
+        nobody = search(tx, query, Viewer("https://id.gs1.org/417/9521999000008"), limit=25, top=newest(tx))
+
+    times = {number: number * 37 % 100 if by == "eventTime" else 0 for number in range(count)}
+    expected = sorted(range(count), key=lambda number: (times[number], number), reverse=True)
+    assert got == [f"urn:x:{number}" for number in expected]
+    assert nobody.events == []
 
 
 def test_an_event_keeps_its_decimals_as_given(sqlite_database: Database) -> None:
