@@ -59,6 +59,8 @@ def install_consoles(routes: Routes) -> None:
     """Add the consoles of bank, goods side, regulator and operator."""
     from api.consoles import (
         bank,
+        books,
+        case_file,
         cases,
         claims,
         credit,
@@ -70,5 +72,7 @@ def install_consoles(routes: Routes) -> None:
         reports_regulator,
     )
 
-    for part in (bank, cases, claims, credit, factory, operator, records, regulator, reports, reports_regulator):
+    parts = (bank, books, case_file, cases, claims, credit, factory, operator, records, regulator, reports,
+             reports_regulator)  # fmt: skip
+    for part in parts:
         part.install(routes)

@@ -10,7 +10,7 @@ from typing import Any
 from contracts.chain import Chain
 from ingest.devicedesk import DeviceDesk
 from ingest.gateway import Gateway
-from ledger.database import Database
+from ledger.database import Database, Tx
 from ledger.itemmap import ProofMap
 from ledger.proofs import LogPlace
 
@@ -49,6 +49,7 @@ class Services:
         gateway: signs what partners capture; None where this process takes no captures.
         devices: takes records, claims and what organisations do with their devices; None where this process does not.
         capture_worker: told (``call``) when a capture job is stored; see ``api/epcis/worker.py``.
+        sign_case: application, lender and unix seconds to a signed case file; None where no operator's key is held.
         broker_problem: "" while the broker answers, else what is wrong.
     """
 
@@ -62,6 +63,7 @@ class Services:
     gateway: Gateway | None = None
     capture_worker: Any = None
     devices: DeviceDesk | None = None
+    sign_case: Callable[[Tx, str, str, int], bytes] | None = None
     broker_problem: Callable[[], str] = lambda: ""
     now_ms: Callable[[], int] = _now_ms
     random: Callable[[int], bytes] = secrets.token_bytes

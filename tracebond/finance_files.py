@@ -15,6 +15,7 @@ from core.canonical import b64u, sha256
 from core.errors import Rejected
 from core.identifiers import org_id
 from core.notes import Verifier
+from finance import periods
 from finance.case import sign_case
 from finance.case_check import check_case, report_json, report_text
 from finance.exports import FORMATS, KINDS, export
@@ -26,7 +27,7 @@ from ledger.database import Tx
 from ledger.keyfiles import KeyFiles
 from tracebond.loops import now_s
 from tracebond.parts import open_books
-from tracebond.settings import load_settings
+from tracebond.settings import Settings, load_settings
 
 _DATA = click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder (default: ./var).")
 _LENDER = click.option("--lender", required=True, help="The bank's GLN.")
@@ -43,7 +44,8 @@ class _Books:
 
 def install_files(group: click.Group) -> None:
     """Add the commands to ``tracebond finance``."""
-    for one in (export_file, case_file, check_case_file, prices_file, message_file, notifications_file):
+    for one in (export_file, case_file, check_case_file, prices_file, message_file, notifications_file,
+                close_period_command):  # fmt: skip
         group.add_command(one)
 
 
@@ -70,17 +72,31 @@ def export_file(data: Path | None, kind: str, lender: str, form: str, lang: str,
 def case_file(data: Path | None, application: str, lender: str, out: Path) -> None:
     """Write the case of an APPLICATION as one file, signed by the operator's record key."""
     settings = load_settings(data=data)
-    keys = KeyFiles(settings.data.absolute() / "keys")
-    if not keys.has("operator") or not keys.has("checkpoint"):
+    sign = case_signer(settings, KeyFiles(settings.data.absolute() / "keys"))
+    if sign is None:
         raise Rejected("This data folder holds no operator's keys.", code="no_operator_key")
     with open_books(settings) as db, db.reading() as tx:
-        signed = sign_case(
-            tx, application, lender=org_id(lender), operator=org_id(settings.operator_gln), key=keys.operator,
-            log=Verifier(settings.origin, keys.checkpoint.public), now=now_s(),
-        )  # fmt: skip
+        signed = sign(tx, application, org_id(lender), now_s())
     with _replacing(out) as file:
         file.write(signed)
     click.echo(f"the case of {application} is in {out}; check it with: tracebond finance check-case {out}")
+
+
+def case_signer(settings: Settings, keys: KeyFiles) -> Callable[[Tx, str, str, int], bytes] | None:
+    """Signs a case by application, lender and unix seconds, for command line and web pages alike.
+
+    None where the operator's keys are not held.
+    """
+    if not keys.has("operator") or not keys.has("checkpoint"):
+        return None
+
+    def sign(tx: Tx, application: str, lender: str, now: int) -> bytes:
+        return sign_case(
+            tx, application, lender=lender, operator=org_id(settings.operator_gln), key=keys.operator,
+            log=Verifier(settings.origin, keys.checkpoint.public), now=now,
+        )  # fmt: skip
+
+    return sign
 
 
 @click.command("check-case")
@@ -156,6 +172,24 @@ def notifications_file(data: Path | None, file: Path, lender: str) -> None:
             tx, _Books(load_policy()), _clerk(org), data=raw, key=_key(raw), reason=f"file {file.name}", now=now_s()
         )
     click.echo(json.dumps(done, indent=1))
+
+
+@click.command("close-period")
+@_DATA
+@_LENDER
+@click.option("--until", required=True, help="The last day of the period, YYYY-MM-DD.")
+def close_period_command(data: Path | None, lender: str, until: str) -> None:
+    """Propose to close a bank's books up to a day. A checker of the bank closes them, on its page /bank/books.
+
+    Closing takes two persons, and the command line is one of them at most.
+    """
+    org = org_id(lender)
+    with open_books(load_settings(data=data)) as db, db.transaction() as tx:
+        asked = periods.propose_close_period(
+            tx, _Books(load_policy()), _clerk(org), until=until, key=f"close-period/{until}/{now_s()}",
+            reason=f"close the books until {until}", now=now_s(),
+        )  # fmt: skip
+    click.echo(f"closing {org} until {until} is proposed ({asked['request']}); a checker closes on /bank/books")
 
 
 def _clerk(org: str) -> Actor:

@@ -50,6 +50,7 @@ from ledger.state import views
 from ledger.store import admit_record
 from tracebond.desks import device_desk
 from tracebond.enrol import GATEWAY, Enrolment
+from tracebond.finance_files import case_signer
 from tracebond.loops import Loops, now_ms, now_s
 from tracebond.new_chain import register_again
 from tracebond.parts import Parts, open_parts
@@ -258,6 +259,7 @@ class Running:
                 gateway=self.gateway,
                 capture_worker=self.capture_worker,
                 devices=self.devices,
+                sign_case=case_signer(settings, parts.keyfiles),
                 broker_problem=self._broker_problem,
             )
         )

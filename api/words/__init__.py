@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from api.words import bank, cases, common, consumer, credit, mirror, places, terms, trace
+from api.words import bank, books, cases, common, consumer, credit, mirror, places, terms, trace
 from core.errors import Broken
 
 LANGUAGES: Final = ("zh", "en")
@@ -12,6 +12,7 @@ CATALOGUE: Final[dict[str, tuple[str, str]]] = {
     **common.WORDS,
     **consumer.WORDS,
     **bank.WORDS,
+    **books.WORDS,
     **cases.WORDS,
     **credit.WORDS,
     **mirror.WORDS,

@@ -61,7 +61,7 @@ def test_nothing_is_booked_into_a_closed_period(database: Database) -> None:
         assert (closed_until(tx, BANK), closed_until(tx, OTHER_BANK)) == (UNTIL, None)
         rows = [row for row in tx.execute(sa.select(command_log)).mappings() if row["name"] == "close_period"]
         assert len(rows) == 1
-        assert (rows[0]["number"], row_hash(rows[0])) in waiting_audits(tx)
+        assert (rows[0]["number"], row_hash(dict(rows[0]))) in waiting_audits(tx)
 
 
 def test_nobody_closes_alone_or_over_other_figures_or_twice(sqlite_database: Database) -> None:
