@@ -1,9 +1,6 @@
 """Problem documents (RFC 9457) for every error, with the stable codes of ``core.errors``."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,48 +9,10 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from api.words import say
-from core.errors import Broken, Conflict, Rejected, TracebondError, Unavailable
-
-PROBLEM_TYPE = "urn:tracebond:problem:"
-
-# Codes that say more than their family. Everything else: Rejected 422, Conflict 409, Unavailable 503, Broken 500.
-_STATUS_OF_CODE = {
-    "too_large": 413,
-    "query_too_large": 413,
-    "query_too_complex": 413,
-    "uri_too_long": 414,
-    "too_deep": 400,
-    "bad_json": 400,
-    "duplicate_key": 400,
-    "bad_number": 400,
-    "bad_identifier": 400,
-    "bad_check_digit": 400,
-    "bad_digital_link": 400,
-    "bad_time": 400,
-    "compressed_link": 400,
-    "ambiguous_identifier": 400,
-    "bad_base64url": 400,
-    "unauthenticated": 401,
-    "bad_login": 401,
-    "forbidden": 403,
-    "not_allowed": 403,
-    "above_authority": 403,
-    "bad_csrf": 403,
-    "not_found": 404,
-    "unknown_item": 404,
-    "no_such_link": 404,
-    "method_not_allowed": 405,
-    "not_acceptable": 406,
-    "unsupported_media_type": 415,
-    "throttled": 429,
-}
-_STATUS_OF_FAMILY: tuple[tuple[type[TracebondError], int], ...] = (
-    (Rejected, 422),
-    (Conflict, 409),
-    (Unavailable, 503),
-    (Broken, 500),
-)
+from api.epcis.problems import epcis_problem
+from api.pages import error_page
+from api.problem import Problem, problem_of
+from core.errors import Rejected, TracebondError
 
 
 class NotFound(Rejected):
@@ -74,42 +33,6 @@ class Unauthenticated(Rejected):
     code = "unauthenticated"
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One error as its reader sees it."""
-
-    status: int
-    code: str
-    detail: str
-    pointer: str = ""
-    headers: Mapping[str, str] | None = None
-    more: Mapping[str, Any] | None = None
-
-    def document(self, lang: str = "en") -> dict[str, Any]:
-        """The members of the RFC 9457 document."""
-        body: dict[str, Any] = {
-            "type": PROBLEM_TYPE + self.code,
-            "title": say(f"http.{self.status}", lang),
-            "status": self.status,
-            "detail": self.detail,
-            "code": self.code,
-        }
-        if self.pointer:
-            body["pointer"] = self.pointer
-        return body | dict(self.more or {})
-
-
-def problem_of(error: TracebondError) -> Problem:
-    """The status and words for one of our own errors; a Broken tells the outside nothing of its inside."""
-    status = _STATUS_OF_CODE.get(error.code)
-    if status is None:
-        status = next((number for family, number in _STATUS_OF_FAMILY if isinstance(error, family)), 500)
-    if status == 500:
-        return Problem(500, error.code, "An internal check failed. The operator has been told.")
-    headers = {"Retry-After": "5"} if status in (429, 503) else None
-    return Problem(status, error.code, error.message, error.pointer, headers)
-
-
 def problem_response(problem: Problem, lang: str = "en") -> Response:
     """The problem as ``application/problem+json``."""
     return JSONResponse(
@@ -122,19 +45,13 @@ def problem_response(problem: Problem, lang: str = "en") -> Response:
 
 async def send_problem(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with a problem from inside an ASGI middleware."""
-    response = _epcis(problem, Headers(scope=scope).get("accept", "")) if is_epcis(scope["path"]) else None
+    response = epcis_problem(problem, Headers(scope=scope).get("accept", "")) if is_epcis(scope["path"]) else None
     await (response or problem_response(problem))(scope, receive, send)
 
 
 def is_epcis(path: str) -> bool:
     """Whether a path belongs to the EPCIS interface, whose errors have a form of their own."""
     return path == "/epcis" or path.startswith("/epcis/")
-
-
-def _epcis(problem: Problem, accept: str) -> Response:
-    from api.epcis.problems import epcis_problem
-
-    return epcis_problem(problem, accept)
 
 
 def of_http(error: HTTPException) -> Problem:
@@ -164,11 +81,10 @@ def wants_html(request: Request) -> bool:
 
 def install(app: FastAPI) -> None:
     """Put the handlers for all error families into the application."""
-    from api.pages import error_page
 
     def answer(request: Request, problem: Problem) -> Response:
         if is_epcis(request.url.path):
-            return _epcis(problem, request.headers.get("accept", ""))
+            return epcis_problem(problem, request.headers.get("accept", ""))
         if wants_html(request):
             return error_page(request, problem)
         return problem_response(problem)

@@ -9,7 +9,8 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.epcis.headers import CAPTURE_BYTES_MAX, discovery_headers
-from api.errors import Problem, is_epcis, send_problem
+from api.errors import is_epcis, send_problem
+from api.problem import Problem
 from core.errors import Rejected
 from core.gs1 import KEYS, SHORT_NAMES
 from core.gs1_compress import looks_compressed
@@ -90,8 +91,11 @@ class Methods:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve HEAD and OPTIONS here, pass everything else on."""
-        if scope["type"] != "http" or scope["method"] not in ("HEAD", "OPTIONS"):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if scope["method"] not in ("HEAD", "OPTIONS"):
+            await self._app(scope, receive, _with_allow(scope, send))
             return
         if scope["method"] == "OPTIONS":
             await self._options(scope, send)
@@ -105,7 +109,7 @@ class Methods:
         await self._app({**scope, "method": "GET", "tracebond.head": True}, receive, bodiless)
 
     async def _options(self, scope: Scope, send: Send) -> None:
-        allowed = sorted(_methods_at(scope))
+        allowed = sorted(methods_at(scope))
         status = 204 if allowed else 404
         headers = MutableHeaders()
         if allowed:
@@ -118,6 +122,17 @@ class Methods:
                 headers["Access-Control-Max-Age"] = "86400"
         await send({"type": "http.response.start", "status": status, "headers": headers.raw})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _with_allow(scope: Scope, send: Send) -> Send:
+    """A 405 names every method of its path; the router knows only those of the first route that fits."""
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 405:
+            MutableHeaders(scope=message)["Allow"] = ", ".join([*sorted(methods_at(scope)), "OPTIONS"])
+        await send(message)
+
+    return named
 
 
 class SecurityHeaders:
@@ -155,7 +170,8 @@ def is_public_path(path: str) -> bool:
     return packed is not None and looks_compressed(packed[1])
 
 
-def _methods_at(scope: Scope) -> Iterable[str]:
+def methods_at(scope: Scope) -> Iterable[str]:
+    """The methods of all routes that fit a path, HEAD with GET; none where there is nothing."""
     found: set[str] = set()
     for route in scope["app"].routes:
         match, _ = route.matches({**scope, "method": "GET"})

@@ -12,8 +12,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from api import language
-from api.errors import Problem
 from api.identity import BANK, GOODS_SIDE, Identity, Role
+from api.problem import Problem
 from api.words import HTML_LANG, say, say_code
 
 _HERE: Final = Path(__file__).parent

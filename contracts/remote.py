@@ -41,7 +41,7 @@ _MAYBE_SENT = (
 
 
 class RemoteChain(Chain):
-    """A chain behind one node; :func:`contracts.chain.open_chain` opens it."""
+    """A chain behind one node; :func:`contracts.opening.open_chain` opens it."""
 
     def __init__(self, url: str, *, finality_depth: int | None, timeout_s: float) -> None:
         self.description = f"the chain at {urlsplit(url).hostname}:{urlsplit(url).port or ''}".rstrip(":")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.chain import Chain, open_chain
+from contracts.chain import Chain
 from contracts.deploy import Deployment, deploy
+from contracts.opening import open_chain
 from contracts.remote import RemoteChain
 from contracts.signer import Signer
 from core.crypto import Ed25519Private

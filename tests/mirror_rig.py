@@ -14,9 +14,9 @@ import uvicorn
 
 from api.app import create_app
 from api.services import Services, WebSettings
-from contracts.chain import open_chain
 from contracts.clients import OrganisationRegistryClient
 from contracts.deploy import deploy
+from contracts.opening import open_chain
 from contracts.signer import Signer
 from core.canonical import unb64u
 from core.crypto import P256Private

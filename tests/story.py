@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.chain import Chain, open_chain
+from contracts.chain import Chain
 from contracts.clients import OrganisationRegistryClient
 from contracts.deploy import Deployment, deploy
+from contracts.opening import open_chain
 from contracts.signer import Signer
 from core.canonical import sha256, unb64u
 from core.crypto import Ed25519Private, P256Private

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import structlog
 
-from contracts.chain import Chain, open_chain
+from contracts.chain import Chain
 from contracts.deploy import Deployment, deploy, save_deployment
 from contracts.inorder import replace_file
+from contracts.opening import open_chain
 from contracts.signer import Signer, open_signer
 from core.identifiers import org_id
 from finance.model import k_check

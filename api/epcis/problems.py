@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 from fastapi.responses import JSONResponse, Response
 
 from api.epcis.headers import ANSWER_HEADERS, LIMIT_HEADERS, VERSION_HEADERS
-from api.errors import Problem
+from api.problem import Problem, problem_of
 from core.errors import TracebondError
 
 PREFIX: Final = "epcisException:"
@@ -83,8 +83,6 @@ def exception_body(
 
 def error_body(error: TracebondError) -> dict[str, Any]:
     """The EPCISException that says one of our own errors."""
-    from api.errors import problem_of
-
     problem = problem_of(error)
     return exception_body(problem.status, problem.code, problem.detail, pointer=problem.pointer)
 

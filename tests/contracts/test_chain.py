@@ -23,11 +23,11 @@ from contracts.chain import (
     NoFunds,
     Reverted,
     WrongChain,
-    open_chain,
     revert_reason,
     to_address,
 )
 from contracts.clients import TransparencyLogClient
+from contracts.opening import open_chain
 from contracts.remote import RemoteChain
 from contracts.signer import Signer
 from core.errors import Broken, Rejected, Unavailable
@@ -183,7 +183,7 @@ def test_a_chain_started_over_is_another_chain(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
-from contracts.chain import open_chain
+from contracts.opening import open_chain
 from contracts.signer import Signer
 from tests.contracts.test_chain import transfer
 folder = Path(sys.argv[1])

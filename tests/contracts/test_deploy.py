@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from eth_utils.crypto import keccak
 
-from contracts.chain import Chain, NoFunds, WrongChain, open_chain
+from contracts.chain import Chain, NoFunds, WrongChain
 from contracts.clients import OrganisationRegistryClient, PledgeRegistryClient, Role, TransparencyLogClient
 from contracts.compiler import load_artifact
 from contracts.deploy import DEPLOYMENT_FILE, Deployment, check_deployment, deploy, load_deployment
+from contracts.opening import open_chain
 from contracts.signer import Signer
 from contracts.tester import BuiltInChain
 from core.bundle import origin_hash

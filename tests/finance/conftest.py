@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from contracts.chain import open_chain
+from contracts.opening import open_chain
 from ledger.database import open_database
 from tests.chain_fixtures import ChainWorld, built_in_world
 from tests.finance.world import FinanceWorld, build, opened

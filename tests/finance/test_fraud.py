@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from contracts.chain import open_chain
 from contracts.clients import PledgeRegistryClient
+from contracts.opening import open_chain
 from contracts.signer import Signer
 from core.crypto import P256Private
 from core.errors import TracebondError

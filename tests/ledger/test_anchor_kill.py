@@ -27,7 +27,7 @@ SETTINGS = AnchorSettings(interval_ms=50, unfinal_max=4)
 _RUN = """
 import sys, time
 from pathlib import Path
-from contracts.chain import open_chain
+from contracts.opening import open_chain
 from contracts.signer import Signer
 from core.errors import Unavailable
 from ledger.anchor import Anchorer

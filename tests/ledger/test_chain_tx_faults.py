@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from contracts.chain import Chain, WrongChain, open_chain
+from contracts.chain import Chain, WrongChain
 from contracts.clients import OrganisationRegistryClient, Role
+from contracts.opening import open_chain
 from contracts.paired import PairedChain
 from contracts.remote import RemoteChain
 from core.errors import Conflict, Unavailable

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from contracts.chain import open_chain
 from contracts.clients import PledgeRegistryClient
+from contracts.opening import open_chain
 from core.errors import TracebondError
 from core.identifiers import lot_id, sgtin_id, sscc_id
 from finance import applications, consents, receipts

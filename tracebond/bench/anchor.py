@@ -16,9 +16,10 @@ from typing import Any
 
 from eth_utils.crypto import keccak
 
-from contracts.chain import Chain, ChainReceipt, open_chain
+from contracts.chain import Chain, ChainReceipt
 from contracts.clients import ANCHOR_GAS, TransparencyLogClient
 from contracts.deploy import deploy
+from contracts.opening import open_chain
 from contracts.signer import Signer
 from core.crypto import Ed25519Private
 from core.errors import Broken
