@@ -25,6 +25,8 @@ from ledger.keys import KeyInfo
 __all__ = ["Brake", "Decision", "Service", "Worker", "decide", "replay", "service_of"]
 
 BATCH_MAX = 500
+# Ours: 500 messages of the largest size would be 128 MB at once, and everybody's receipt would wait for the last one.
+BATCH_BYTES_MAX = 4_000_000
 DEFERRED_MAX = 1_000
 RECEIVE_S = 0.2
 # From this share on the quarantine slows intake, each batch more than the one before it; at 1 intake stands still.
@@ -46,6 +48,7 @@ class Worker:
         rows_max, bytes_max: limit of the quarantine.
         now_ms: the wall clock. monotonic_s: a clock that never goes back, for rates. sleep: waits that many seconds.
         threads: that check signatures; 1 checks them in the worker's own thread.
+        batch_max: most deliveries decided and committed at once.
         at: called with the name of each crash point; tests stop the process there.
     """
 
@@ -65,6 +68,7 @@ class Worker:
         monotonic_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         threads: int = 1,
+        batch_max: int = BATCH_MAX,
         at: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._source = source
@@ -73,6 +77,7 @@ class Worker:
         self._receipt_key = receipt_key
         self._brakes = brakes
         self._rows_max, self._bytes_max = rows_max, bytes_max
+        self._batch_max = batch_max
         self._monotonic_s = monotonic_s
         self._sleep = sleep
         self._at = at
@@ -139,11 +144,12 @@ class Worker:
 
     def _next_batch(self) -> list[Prepared | Refused]:
         if not self._received:
-            self._received = self._source.receive(BATCH_MAX, RECEIVE_S)
+            self._received = self._source.receive(self._batch_max, RECEIVE_S)
             self.metrics.received.inc(len(self._received))
-        prepared = [_prepare(delivery) for delivery in self._received]
+        taken = _within(self._received, BATCH_BYTES_MAX)
+        prepared = [_prepare(delivery) for delivery in self._received[:taken]]
         tickets = self._tickets(prepared)
-        self._received = []
+        del self._received[:taken]
         ready, shed = self._queue.admit(tickets, self._monotonic_s())
         self.metrics.deferred.set(self._queue.deferred)
         self.metrics.shed.inc(len(shed))
@@ -210,6 +216,16 @@ def replay(
 def service_of(*, aud: str, log: str, promise_s: int, heartbeat_s: int) -> Service:
     """Who we are to devices, with the terms of our receipts."""
     return Service(aud, log, Terms(promise_s, heartbeat_s))
+
+
+def _within(deliveries: Sequence[Delivery], bytes_max: int) -> int:
+    """How many of the first deliveries have at most so many bytes together; one at least."""
+    total = 0
+    for place, delivery in enumerate(deliveries):
+        total += len(delivery.payload)
+        if total > bytes_max and place:
+            return place
+    return len(deliveries)
 
 
 def _prepare(delivery: Delivery) -> Prepared | Refused:

@@ -51,7 +51,7 @@ from ledger.store import admit_record
 from tracebond.desks import device_desk
 from tracebond.enrol import GATEWAY, Enrolment
 from tracebond.finance_files import case_signer
-from tracebond.loops import Loops, now_ms, now_s
+from tracebond.loops import Loops, calm_collector, now_ms, now_s
 from tracebond.new_chain import register_again
 from tracebond.parts import Parts, open_parts
 from tracebond.running import broker_access
@@ -331,6 +331,7 @@ def newest_block(parts: Parts) -> Block | None:
 
 def configure_logs(level: str) -> None:
     """Structured lines on standard error, from ``level`` up."""
+    calm_collector()
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
     logging.basicConfig(level=max(number, logging.WARNING))

@@ -1,0 +1,183 @@
+"""The whole system that ``tracebond bench ingest`` measures: ``tracebond sequence`` and ``tracebond ingest`` processes.
+
+They are the very commands of a deployment, on one database, one broker and the built-in chain: receipts, sequencing,
+the item map and anchoring are all part of what is measured.
+"""
+
+import bisect
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from core.crypto import P256Private
+from core.errors import Unavailable
+from ingest.broker import EmbeddedBroker
+from ledger.database import Database
+from ledger.store import waiting_count
+from ledger.tables import checkpoints, entries, messages
+from tracebond.bench.ingest_load import GLN, ORG, QUIET_S, Fleet
+from tracebond.enrol import Enrolment, OrganisationSpec
+from tracebond.parts import open_parts
+from tracebond.settings import load_settings
+
+SERVICE = "bench.example"
+STOP_S = 30.0
+_POLL_S = 0.05
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class System:
+    """A running deployment without its workers, in ``folder``.
+
+    Args:
+        url: of an empty database. fleet: whose keys and logins are registered.
+    """
+
+    def __init__(self, folder: Path, url: str, fleet: Fleet, broker: EmbeddedBroker, stack: ExitStack) -> None:
+        self._folder = folder
+        self.settings = load_settings(
+            data=folder / "data", database_url=url, broker_url=broker.url, service_id=SERVICE, log_level="warning"
+        )
+        parts = open_parts(self.settings)
+        stack.callback(parts.close)
+        self.database: Database = parts.db
+        self.operator, self.receipts = parts.keyfiles.operator, parts.keyfiles.receipt
+        stack.enter_context(self.process("sequence"))
+        maker = P256Private.from_secret(b"bench maker")
+        enrolment = Enrolment(parts)
+        enrolment.wait_sequenced([self.receipts.thumbprint()])
+        enrolment.organisations([OrganisationSpec(GLN, "Benchmark", "maker")], {GLN: maker})
+        scope = {"rate": {"per_s": 100_000, "burst": 1_000_000}}
+        wanted = [(key.jwk(), name.iss, "device", scope) for key, name in zip(fleet.keys, fleet.names, strict=True)]
+        enrolment.keys(ORG, maker, wanted)
+        enrolment.wait_sequenced([key.thumbprint() for key in fleet.keys])
+        fleet.passwords = broker.access.sync(fleet.names)
+
+    @contextmanager
+    def process(self, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """A ``tracebond`` command on this deployment, asked to end afterwards."""
+        given = {f"TRACEBOND_{name.upper()}": str(value) for name, value in self.settings.model_dump().items()}
+        with (self._folder / "processes.log").open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "tracebond", *arguments],
+                cwd=_ROOT,
+                env={**os.environ, **given},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            yield child
+        finally:
+            child.terminate()
+            try:
+                child.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+    @contextmanager
+    def workers(self, count: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
+        """So many ``tracebond ingest`` processes, each under its own stable client id."""
+        with ExitStack() as stack:
+            children = [
+                stack.enter_context(self.process("ingest", "--client-id", f"bench-{number}"))
+                for number in range(1, count + 1)
+            ]
+            yield children
+
+    def stored(self) -> int:
+        """How many messages are stored."""
+        with self.database.reading() as tx:
+            return int(tx.execute(sa.select(sa.func.count()).select_from(messages)).scalar_one())
+
+    def waits(self) -> bool:
+        """Whether anything stored has no place in the log yet."""
+        with self.database.reading() as tx:
+            return waiting_count(tx) > 0
+
+    def wait_stored(self, wanted: int) -> None:
+        """Return when so many messages are stored.
+
+        Raises:
+            Unavailable: ``bench_stalled`` when nothing came through for a minute.
+        """
+        before, quiet = -1, time.monotonic() + QUIET_S
+        while (done := self.stored()) < wanted:
+            if done > before:
+                before, quiet = done, time.monotonic() + QUIET_S
+            elif time.monotonic() > quiet:
+                log = (self._folder / "processes.log").read_text(encoding="utf-8", errors="replace")[-500:]
+                raise Unavailable(f"Only {done} of {wanted} messages came through. {log}", code="bench_stalled")
+            time.sleep(_POLL_S * 2)
+
+    def rate(self, after: int) -> float:
+        """Messages a second between the first and the last commit of those stored after the first ``after`` ones."""
+        with self.database.reading() as tx:
+            query = sa.select(messages.c.received_ms, sa.func.count()).group_by(messages.c.received_ms)
+            query = query.where(messages.c.arrival > self._arrival(tx, after)).order_by(messages.c.received_ms)
+            batches = [(int(row[0]), int(row[1])) for row in tx.execute(query)]
+        if len(batches) < 2:
+            raise Unavailable("Too few messages for a rate; take more.", code="bench_stalled")
+        # What the first commit brought was waiting before the clock began to run.
+        return sum(count for _, count in batches[1:]) * 1_000 / (batches[-1][0] - batches[0][0])
+
+    def checkpointed(self, ids: dict[bytes, float], seen: "CheckpointWatch") -> list[float]:
+        """Seconds from each publish to the first checkpoint seen that holds the message; others are left out."""
+        with self.database.reading() as tx:
+            query = sa.select(messages.c.id, entries.c.leaf).join(entries, entries.c.arrival == messages.c.arrival)
+            leaves = [(bytes(row[0]), int(row[1])) for row in tx.execute(query)]
+        found = [(seen.first_over(leaf), ids[one]) for one, leaf in leaves if one in ids]
+        return [at - published for at, published in found if at is not None]
+
+    def _arrival(self, tx: sa.Connection, after: int) -> int:
+        query = sa.select(messages.c.arrival).order_by(messages.c.arrival).offset(max(0, after - 1)).limit(1)
+        return int(tx.execute(query).scalar_one_or_none() or 0) if after else 0
+
+
+class CheckpointWatch:
+    """Notes when each signed checkpoint could first be read."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._seen: list[tuple[int, float]] = []
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="checkpoints", daemon=True)
+
+    def __enter__(self) -> "CheckpointWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def first_over(self, leaf: int) -> float | None:
+        """When a checkpoint with this leaf was first seen, unix seconds."""
+        place = bisect.bisect_right(self._seen, leaf, key=lambda one: one[0])
+        return self._seen[place][1] if place < len(self._seen) else None
+
+    @property
+    def size(self) -> int:
+        """The size of the newest checkpoint seen."""
+        return self._seen[-1][0] if self._seen else 0
+
+    def _watch(self) -> None:
+        while not self._ending.wait(_POLL_S):
+            with self._database.reading() as tx:
+                size = tx.execute(sa.select(sa.func.max(checkpoints.c.size))).scalar_one_or_none() or 0
+            if size > self.size:
+                self._seen.append((int(size), time.time()))
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident memory of a process."""
+    pages = int((Path("/proc") / str(pid) / "statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
