@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from core.canonical import b64u, canonical_bytes, sha256
 from core.errors import Conflict, Rejected
 from core.money import Money, parse_money
+from finance.casetables import compensations, terminations
 from finance.commandlog import HasPolicy, by_itself, command, insert_ignore
 from finance.cover import end_call
 from finance.foureyes import approved, propose
@@ -16,7 +17,7 @@ from finance.journal import DEPOSITS, OPERATING_LOSS, Entry, post
 from finance.lending import facility_row
 from finance.model import BANK, Actor, Call, Context
 from finance.states import LIVE_PLEDGES, OPEN_LOANS, step
-from finance.tables import compensations, facilities, loans, pledges, terminations
+from finance.tables import facilities, loans, pledges
 from ledger.database import Tx
 
 _ENDED: Final = ("EXPIRED", "FROZEN", "TERMINATED", "DEFAULTED")

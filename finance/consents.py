@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from core.canonical import b64u, canonical_bytes, sha256
 from core.errors import Rejected
 from core.identifiers import canonical
+from finance.casetables import consents
 from finance.commandlog import by_itself, command
 from finance.model import Actor, Call, Context
-from finance.tables import consents
 from ledger.database import Tx
 
 CREDIT: Final = "credit"

@@ -8,12 +8,13 @@ import sqlalchemy as sa
 
 from core.errors import Conflict
 from core.money import Money, parse_money
+from finance.casetables import guarantees
 from finance.decision import decide
 from finance.inputs import exposure, gather
 from finance.model import Call, Context
 from finance.ratios import ltv_passes
 from finance.states import step
-from finance.tables import guarantees, margin_calls, pledges
+from finance.tables import margin_calls, pledges
 from ledger.database import Tx
 
 OPEN_CALLS: Final = ("OPEN", "NOTIFIED", "PARTIALLY_CURED")

@@ -8,6 +8,7 @@ from core.canonical import b64u, unb64u
 from core.errors import Conflict, Rejected
 from core.money import Money, parse_money
 from finance.applications import application_row
+from finance.casetables import guarantees, mortgages
 from finance.commandlog import business_date, command, insert_ignore
 from finance.cover import cover_of
 from finance.daycount import parse_date
@@ -17,7 +18,7 @@ from finance.lending import bank_facility, facility_row
 from finance.model import BANK, Actor, Call, Context
 from finance.ratios import ltv_passes
 from finance.states import step
-from finance.tables import facilities, guarantees, mortgages
+from finance.tables import facilities
 from ledger.database import Tx
 
 _EVENTS: Final = {"ACTIVE": "activate", "REJECTED": "reject", "RELEASED": "release"}

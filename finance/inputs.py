@@ -12,12 +12,13 @@ from core.canonical import b64u
 from core.errors import Rejected
 from core.identifiers import class_of
 from core.money import Money
+from finance.casetables import mortgages
 from finance.consents import log_reading, need_consent
 from finance.model import Call, Context
 from finance.provenance import grounds, moved_since
 from finance.receipts import receipt_row
 from finance.states import OPEN_LOANS
-from finance.tables import borrowers, claims, facilities, goods, loans, mortgages, quotes
+from finance.tables import borrowers, claims, facilities, goods, loans, quotes
 from ledger.database import Tx
 
 

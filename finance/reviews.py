@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from core.canonical import canonical_bytes, sha256
 from core.errors import Rejected, Unavailable
 from core.money import Money, parse_money
+from finance.casetables import limit_reviews
 from finance.commandlog import business_date, by_itself, command
 from finance.consents import CREDIT
 from finance.cover import cover_of
@@ -20,7 +21,7 @@ from finance.lending import bank_facility
 from finance.model import BANK, Actor, Call, Context
 from finance.policy import Policy, load_policy
 from finance.rating import stale_features
-from finance.tables import applications, facilities, limit_reviews
+from finance.tables import applications, facilities
 from ledger.database import Database, Tx
 
 REVIEWED = ("ACTIVE", "WATCH")

@@ -19,10 +19,10 @@ from rapidfuzz.distance import Indel
 from core.canonical import b64u, sha256
 from core.errors import Rejected
 from core.money import DOWN, rounded
+from finance.casetables import screening_hits, screening_lists, screening_names
 from finance.commandlog import command
 from finance.model import BANK, Actor, Call, Context
 from finance.policy import Policy
-from finance.tables import screening_hits, screening_lists, screening_names
 from ledger import masterdata
 from ledger.database import Tx
 

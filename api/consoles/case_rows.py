@@ -5,18 +5,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from finance.tables import (
-    applications,
-    command_log,
-    compensations,
-    facilities,
-    guarantees,
-    limit_reviews,
-    mortgages,
-    sales,
-    screening_hits,
-    screening_lists,
-)
+from finance.casetables import compensations, guarantees, limit_reviews, mortgages, screening_hits, screening_lists
+from finance.tables import applications, command_log, facilities, sales
 from ledger import masterdata
 
 _PROPOSALS: Final = ("propose_screening", "propose_guarantee", "propose_mortgage", "propose_compensation")

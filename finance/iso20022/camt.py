@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from core.canonical import b64u, sha256
 from core.errors import Conflict, Rejected, TracebondError, Unavailable
 from core.money import CNY, Money
+from finance.casetables import payment_exceptions
 from finance.commandlog import HasPolicy, command, insert_ignore
 from finance.iso20022.forms import NOTIFICATION, read
 from finance.lending import repay
 from finance.model import BANK, Actor, Call
-from finance.tables import facilities, loans, payment_exceptions, payments
+from finance.tables import facilities, loans, payments
 from ledger.database import Tx
 
 CREDITS_MAX: Final = 2_000

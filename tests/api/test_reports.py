@@ -11,8 +11,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.identity import Role
+from finance.casetables import payment_exceptions
 from finance.exports import KINDS
-from finance.tables import loans, payment_exceptions, quotes
+from finance.tables import loans, quotes
 from ledger.database import Database
 from tests.api.conftest import Site
 from tests.api.test_bank import Desk

@@ -6,9 +6,10 @@ import pytest
 
 from core.errors import Rejected
 from finance import applications, consents, exits, lending, reviews, screening
+from finance.casetables import consents as consents_table
+from finance.casetables import limit_reviews, screening_hits
 from finance.tables import applications as applications_table
-from finance.tables import command_log, facilities, limit_reviews, screening_hits
-from finance.tables import consents as consents_table
+from finance.tables import command_log, facilities
 from tests.finance.test_credit import apply, approve, consent, pledged, prepare, receipt, refused, states
 from tests.finance.world import (
     BANK,

@@ -9,11 +9,12 @@ import pytest
 from core.canonical import b64u, sha256
 from core.money import Money
 from finance import exits, guarantees, lending
+from finance.casetables import guarantees as guarantees_table
+from finance.casetables import mortgages
 from finance.monitoring import monitor
 from finance.policy import Policy
 from finance.ratios import ltv_passes
-from finance.tables import facilities, mortgages
-from finance.tables import guarantees as guarantees_table
+from finance.tables import facilities
 from tests.finance.test_credit import accept, apply, approve, pledged, prepare, receipt, refused
 from tests.finance.test_release import activate
 from tests.finance.world import BORROWER, CHECKER, LATELY, MAKER_OF_BANK, FinanceWorld

@@ -7,12 +7,13 @@ import pytest
 import sqlalchemy as sa
 
 from core.errors import TracebondError
+from finance.casetables import payment_exceptions
 from finance.eod import put
 from finance.iso20022.camt import REASONS, exceptions_of, import_notifications, read_credits, resolve_exception
 from finance.journal import control_differences
 from finance.model import Actor
 from finance.policy import load_policy
-from finance.tables import command_log, entries, loans, payment_exceptions, payments
+from finance.tables import command_log, entries, loans, payments
 from ledger.database import Database
 from tests.finance.test_eod import DAY, NOW, lend
 from tests.finance.world import BANK, CHECKER, MAKER_OF_BANK, OTHER_OFFICER, actor

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from finance import tables, triggers
+from finance import casetables, tables, triggers
 
 revision = "finance_0001"
 down_revision = None
@@ -26,7 +26,7 @@ ACCOUNTS = (
 def upgrade() -> None:
     """Create the tables, the chart of accounts and the triggers that refuse changes."""
     connection = op.get_bind()
-    tables.metadata.create_all(connection, tables=list(tables.FIRST), checkfirst=False)
+    tables.metadata.create_all(connection, tables=list(casetables.FIRST), checkfirst=False)
     for statement in triggers.append_only_ddl(connection.dialect.name):
         connection.exec_driver_sql(statement)
     connection.execute(
