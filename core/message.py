@@ -4,13 +4,13 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from core.canonical import b64u, b64u_hashes, dump_json, parse_json, sha256, unb64u
 from core.crypto import P256Private, P256Public
-from core.epcis.items import item_refs
+from core.epcis.items import item_pairs
 from core.errors import Rejected
 from core.jws import Jws, split_jws
 from core.merkle import leaf_hash, tree_root
@@ -33,7 +33,6 @@ _GATEWAY_MEMBERS = {"org", "client", "body", "part", "parts"}
 _HASH = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]\Z").match
 _SALT = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]\Z").match
 _ROLES = tuple(bytes([role]) for role in range(256))
-_KEYS_MAX = 32_768  # ours: things are named again and again on their way, about 10 MB
 _tree_order = itemgetter(0, 2)
 
 
@@ -272,8 +271,7 @@ def event_items(event: Mapping[str, Any]) -> tuple[EventItem, ...]:
     Raises:
         Rejected: an identifier is wrong; the pointer names it.
     """
-    refs = item_refs(event)
-    items = [EventItem(role, id_, _item_key(id_)) for role, id_ in refs]
+    items = [EventItem(role, id_, map_key("item", id_)) for role, id_ in item_pairs(event)]
     if len(items) > 1:
         items.sort(key=_tree_order)
     return tuple(items)
@@ -283,11 +281,6 @@ def items_root(items: Sequence[EventItem]) -> bytes:
     """The RFC 9162 tree head over the items' 33-byte strings."""
     hashed = [hashlib.sha256(b"\x00" + _ROLES[role] + key).digest() for role, _, key in items]
     return hashed[0] if len(hashed) == 1 else tree_root(hashed)
-
-
-@lru_cache(maxsize=_KEYS_MAX)
-def _item_key(id_: str) -> bytes:
-    return map_key("item", id_)
 
 
 def rebuild_event(clear: Mapping[str, Any], disclosures: Sequence[Disclosure]) -> dict[str, Any]:

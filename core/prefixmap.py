@@ -14,6 +14,7 @@ EMPTY = bytes(32)
 HEAD_START = bytes(32)
 KINDS = ("item", "device", "key", "org")
 KEY_BITS = 256
+_STARTS = {kind: b"tracebond/" + kind.encode() + b"/1\x00" for kind in KINDS}
 
 
 def map_key(kind: str, identifier: str) -> bytes:
@@ -26,9 +27,10 @@ def map_key(kind: str, identifier: str) -> bytes:
     Raises:
         Rejected: ``kind`` is none of the four.
     """
-    if kind not in KINDS:
+    start = _STARTS.get(kind)
+    if start is None:
         raise Rejected(f"There is no map key of kind {kind!r}.", code="bad_kind")
-    return sha256(b"tracebond/" + kind.encode() + b"/1\x00" + identifier.encode("utf-8")).digest()
+    return sha256(start + identifier.encode("utf-8")).digest()
 
 
 def step_head(head: bytes, leaf_index: int, event_number: int, leaf_hash: bytes) -> bytes:

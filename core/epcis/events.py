@@ -36,6 +36,7 @@ from core.epcis.vocabulary import (
 
 _Check = Callable[[Walk, Any, str], object]
 _OFFSET = re.compile(r"[+-](?:(?:0[0-9]|1[0-3]):[0-5][0-9]|14:00)\Z")
+_UUID = re.compile(r"urn:uuid:[0-9A-Fa-f-]{32,36}\Z")
 _UOM = re.compile(r"[A-Z0-9]{2,3}\Z")
 
 
@@ -81,6 +82,12 @@ def _check_other_event(walk: Walk, event: Mapping[str, Any], place: str) -> None
         elif is_uri(name):
             check_extension(walk, name, value, f"{place}/{escaped(name)}")
     check_required(walk, event, place, _TIMES)
+
+
+def _check_event_id(walk: Walk, value: object, place: str) -> None:
+    # Each stands once in the world, so looking it up in a memory of texts would be in vain.
+    if not isinstance(value, str) or _UUID.match(value) is None:
+        check_uri(walk, value, place)
 
 
 def _check_nothing(_walk: Walk, _value: object, _place: str) -> None:
@@ -282,7 +289,7 @@ _COMMON: dict[str, _Check] = {
     "eventTime": check_time,
     "recordTime": check_time,
     "eventTimeZoneOffset": _check_offset,
-    "eventID": check_uri,
+    "eventID": _check_event_id,
     "certificationInfo": _check_certification,
     "errorDeclaration": _check_error_declaration,
     "bizStep": _check_biz_step,

@@ -154,20 +154,14 @@ def _number(value: object) -> str:
 
 
 def _key(value: object) -> str:
-    text = value if isinstance(value, str) else str(value)
-    return _known_key(text) if len(text) <= _SHORT else _known_key.__wrapped__(text)
-
-
-@lru_cache(maxsize=32_768)
-def _known_key(text: str) -> str:
-    text = text.strip()
+    text = (value if isinstance(value, str) else str(value)).strip()
     if text[:4].lower() not in ("urn:", "http"):
         return text
     try:
-        identifier = parse(text)
+        _, canonical, pairs = parse(text)
     except Rejected:
         return text
-    return identifier.canonical.replace("%27", "'") if identifier.ai else text
+    return canonical.replace("%27", "'") if pairs else text
 
 
 def _term(value: str, field: str) -> str:
@@ -364,6 +358,5 @@ _STANDARD = frozenset(name for name, _ in _ORDER) | _LEFT_OUT
 
 
 def forget() -> None:
-    """Empty the caches of identifiers and terms."""
-    _known_key.cache_clear()
+    """Empty the cache of terms."""
     _known_term.cache_clear()
