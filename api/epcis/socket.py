@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import sqlalchemy as sa
 from fastapi import WebSocket, WebSocketDisconnect
 from fastapi.concurrency import run_in_threadpool
 
-from api.auth.partners import QUERY, Caller, caller_of
+from api.auth.partners import QUERY, Caller, caller_by_key, caller_of, key_in
 from api.epcis import EpcisRoutes
 from api.epcis.headers import EpcFormat, epc_format
 from api.epcis.named import query_row
@@ -18,12 +19,18 @@ from api.epcis.query_answers import encoded, query_document, shown, viewer_of
 from api.epcis.subscriptions import cursor_before, record_time, trigger_of
 from api.epcis.subscriptions_schedule import FIELDS, BadSchedule, Schedule
 from api.epcis.webhooks import BATCH, standing_query
+from api.identity import Role
 from api.services import Services
+from api.tables import SESSION, USER
 from core.errors import TracebondError
+from ledger.database import Tx
 from ledger.queryindex_search import newest, search
 
 POLL_S: Final = 0.5
 GONE, REFUSED, FAULT = 1001, 1008, 1011
+Ended = tuple[int, str]
+QUERY_GONE: Final[Ended] = (GONE, "The query is gone.")
+SHUT_OUT: Final[Ended] = (REFUSED, "You are no longer let in: your key or session has ended.")
 
 
 @dataclass
@@ -61,11 +68,11 @@ async def subscribe(websocket: WebSocket, name: str) -> None:
     listener = asyncio.create_task(_until_gone(websocket))
     try:
         while not listener.done():
-            documents, is_over = await run_in_threadpool(_new, websocket.app.state.services, report)
+            documents, ended = await run_in_threadpool(_new, websocket, report)
             for document in documents:
                 await websocket.send_text(document.decode())
-            if is_over:
-                await websocket.close(GONE, "The query is gone.")
+            if ended is not None:
+                await websocket.close(*ended)
                 return
             if not documents:
                 await asyncio.wait([listener], timeout=POLL_S)
@@ -116,27 +123,49 @@ def _trigger(given: Mapping[str, str]) -> dict[str, Any]:
     return found | ({"schedule": fields} if fields else {})
 
 
-def _new(services: Services, report: _Report) -> tuple[list[bytes], bool]:
-    """Documents of what came since the last call, and whether the query is gone."""
+def _is_let_in(websocket: WebSocket, tx: Tx, now_ms: int) -> bool:
+    """Whether the caller would be let in now: a connection outlives no key, no scope and no session."""
+    text = key_in(websocket)
+    if text:
+        found = caller_by_key(tx, text, now_ms=now_ms)
+        return found is not None and QUERY in found[0].scopes
+    identity, settings = websocket.state.identity, websocket.app.state.services.settings
+    query = sa.select(USER.c.roles).join(SESSION, USER.c.id == SESSION.c.user_id)
+    query = query.where(SESSION.c.token_hash == identity.session_hash, SESSION.c.ended_ms.is_(None), USER.c.is_active)
+    # Listening is no use of a session: one that idles elsewhere ends here too.
+    query = query.where(
+        SESSION.c.seen_ms >= now_ms - settings.session_idle_s * 1_000,
+        SESSION.c.opened_ms >= now_ms - settings.session_life_s * 1_000,
+    )
+    roles = tx.execute(query).scalar_one_or_none()
+    return roles is not None and Role.REGULATOR in roles.split()
+
+
+def _new(websocket: WebSocket, report: _Report) -> tuple[list[bytes], Ended | None]:
+    """Documents of what came since the last call, and why the connection ends, if it does."""
+    services: Services = websocket.app.state.services
     now_ms = services.now_ms()
-    if report.next_ms is not None and now_ms < report.next_ms:
-        return [], False
     with services.db.reading() as tx:
+        # Before anything else: nothing is told to a key that was revoked since.
+        if not _is_let_in(websocket, tx, now_ms):
+            return [], SHUT_OUT
+        if report.next_ms is not None and now_ms < report.next_ms:
+            return [], None
         try:
             query = standing_query(tx, report.caller.speaks_as, report.name)
         except TracebondError:
-            return [], True
+            return [], QUERY_GONE
         if report.initial_ms is not None:
             query = replace(query, record_ge_ms=max(report.initial_ms, query.record_ge_ms or 0))
         top = newest(tx)
         if top <= report.cursor and report.schedule is None:
-            return [], False
+            return [], None
         page = search(tx, query, viewer_of(report.caller), limit=BATCH, top=top, after=(report.cursor,))
     report.cursor = max(top, report.cursor) if page.next is None else int(page.next[0])
     is_done = page.next is None
     if report.schedule is not None and is_done:
         report.next_ms = report.schedule.after(now_ms)
     if not page.events and not (report.schedule is not None and report.is_empty_told):
-        return [], False
+        return [], None
     events = [shown(found, report.form) for found in page.events]
-    return [encoded(query_document(events, now_ms=now_ms, query_name=report.name))], False
+    return [encoded(query_document(events, now_ms=now_ms, query_name=report.name))], None

@@ -16,17 +16,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import uvicorn
 import websockets
 
+from api.auth import partners
+from api.auth.partner_tables import PARTNER_KEY
 from api.epcis.subscriptions_schedule import BadSchedule, read_schedule
 from api.epcis.webhooks import DEADLINE_MS, Reporter, wait_ms
 from api.epcis.webhooks_target import BadTarget, is_public, post, read_target
+from core.canonical import sha256
 from ledger.database import Database
 from tests.api.conftest import NOW_MS
 from tests.api.epcis_corpus import index_all, send_events
 from tests.api.test_epcis_queries import Desk
-from tests.ledger.world import CARRIER, MAKER, World, seen
+from tests.ledger.world import CARRIER, MAKER, NOW, World, seen
 
 SECRET = "13df38d8275b13f05704629e5f1cf3d45d6132d5"
 
@@ -511,3 +515,47 @@ def test_a_websocket_is_closed_when_its_query_is_deleted(scene: Scene) -> None:
 
     with served(scene.desk) as host:
         assert asyncio.run(listen(f"ws://{host}/epcis/queries/receipts/events?stream=true")) == 1001
+
+
+def closed_with(scene: Scene, key: str, happen: Callable[[], None]) -> int:
+    """The code that a listening connection is closed with after something happened; nothing is told before."""
+
+    async def listen(url: str) -> int:
+        async with websockets.connect(url, additional_headers={"X-API-Key": key}) as connection:
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(happen)
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await asyncio.wait_for(connection.recv(), 10)
+            return closed.value.rcvd.code if closed.value.rcvd is not None else 0
+
+    with served(scene.desk) as host:
+        return asyncio.run(listen(f"ws://{host}/epcis/queries/receipts/events?stream=true"))
+
+
+def test_a_websocket_is_closed_when_its_key_is_revoked_before_it_hears_more(scene: Scene) -> None:
+    key = scene.desk.key(MAKER)
+
+    def revoke() -> None:
+        with scene.desk.database.transaction() as tx:
+            number = tx.execute(sa.select(PARTNER_KEY.c.id).where(PARTNER_KEY.c.key_hash == sha256(key.encode())))
+            partners.revoke_key(tx, number.scalar_one(), now_ms=NOW * 1000)
+        scene.happen("too-late")
+
+    assert closed_with(scene, key, revoke) == 1008
+
+
+def test_a_websocket_is_closed_when_its_partner_is_shut_out_or_its_key_expires(scene: Scene) -> None:
+    first, second = scene.desk.key(MAKER), scene.desk.key(MAKER)
+
+    def expire() -> None:
+        with scene.desk.database.transaction() as tx:
+            change = sa.update(PARTNER_KEY).where(PARTNER_KEY.c.key_hash == sha256(first.encode()))
+            tx.execute(change.values(expires_ms=1))
+
+    def shut_out() -> None:
+        with scene.desk.database.transaction() as tx:
+            owner = sa.select(PARTNER_KEY.c.partner_id).where(PARTNER_KEY.c.key_hash == sha256(second.encode()))
+            partners.disable_partner(tx, tx.execute(owner).scalar_one(), now_ms=NOW * 1000)
+
+    assert closed_with(scene, first, expire) == 1008
+    assert closed_with(scene, second, shut_out) == 1008
