@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import sqlalchemy as sa
-from fastapi import Request
+from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.convertors import Convertor, register_url_convertor
@@ -15,6 +15,7 @@ from api.auth.routes import address_of
 from api.consumer import load
 from api.consumer import routes as consumer
 from api.errors import NotFound, wants_html
+from api.limits import methods_at
 from api.policy import PUBLIC, Routes
 from api.services import Services
 from core.errors import Rejected
@@ -81,6 +82,8 @@ async def resolve(request: Request, ai: str, path: str) -> Response:
     """Resolve a GS1 Digital Link: a page for people, a linkset, the link of a type, or the default link (307)."""
     raw = raw_path(request)
     if not is_gs1(ai):
+        if methods_at(request.scope):
+            raise HTTPException(405)
         raise NotFound("There is nothing here.")
     pairs, more = read_path(raw)
     return await _answer(request, pairs, more)
