@@ -97,6 +97,23 @@ class _Reader:
         """One of these values of a field."""
         self.conditions.append(AnyOf(frozenset(term(name, value) for value in values)))
 
+    def words(self, texts: Iterable[str], vocabulary: str) -> set[str]:
+        """Words of a vocabulary as the index may hold them: CBV's by their own name, others as CURIE and in full."""
+        found: set[str] = set()
+        for text in texts:
+            word = local_name(text, vocabulary)
+            found.add(word)
+            prefix, colon, rest = word.partition(":")
+            if not colon:
+                continue
+            full = [word]
+            if _PREFIX.match(prefix) and not rest.startswith("//"):
+                known = self.prefixes.get(prefix)
+                full = [iri + rest for iri in ([known] if known else self.lookup.namespaces_of(prefix))]
+            for iri in full:
+                found |= {iri, *self.lookup.names_in(iri)}
+        return found
+
     def names_of(self, name: str, rest: str, scope: str, *, is_inner: bool) -> tuple[str, ...]:
         """The index's names of an extension field given as CURIE, IRI or ``namespace#local``."""
         if len(rest) > TEXT_MAX:
@@ -191,7 +208,7 @@ def _eq(reader: _Reader, name: str, rest: str, value: Any) -> None:
         reader.any_of("action", values)
     elif rest in _WORDS:
         index_name, vocabulary = _WORDS[rest]
-        reader.any_of(index_name, [local_name(text, vocabulary) for text in _texts(name, value)])
+        reader.any_of(index_name, reader.words(_texts(name, value), vocabulary))
     elif rest in _TEXTS:
         reader.any_of(rest, _texts(name, value))
     elif rest in _IDENTIFIERS:
@@ -202,8 +219,9 @@ def _eq(reader: _Reader, name: str, rest: str, value: Any) -> None:
         reader.any_of(rest, ["true" if _boolean(name, value) else "false"])
     elif rest.split("_", maxsplit=1)[0] in _TYPED and "_" in rest:
         index_name, vocabulary = _TYPED[rest.split("_", maxsplit=1)[0]]
-        kind = local_name(rest.partition("_")[2], vocabulary)
-        reader.any_of(f"{index_name}:{kind}", [_identity(name, text) for text in _texts(name, value)])
+        kinds = reader.words([rest.partition("_")[2]], vocabulary)
+        ids = {_identity(name, text) for text in _texts(name, value)}
+        reader.conditions.append(AnyOf(frozenset(term(f"{index_name}:{kind}", one) for kind in kinds for one in ids)))
     elif rest.startswith("ATTR_"):
         _eqattr(reader, name, rest.removeprefix("ATTR_"), value)
     else:
@@ -305,12 +323,16 @@ def _eqattr(reader: _Reader, name: str, rest: str, value: Any) -> None:
 _ABOUT: Final[Mapping[str, tuple[str, ...]]] = {
     "readPoint": ("readPoint",), "bizLocation": ("bizLocation",),
     "epc": tuple(f"{role}@class" for role in EPC_ROLES), "epcClass": CLASS_ROLES,
+    **{end: tuple(f"{end}:{kind}" for kind in ("owning_party", "possessing_party", "location"))
+       for end in ("source", "destination")},
+    # Vocabularies that no master data describes.
+    "bizStep": (), "disposition": (), "bizTransaction": (), "transformationID": (),
 }  # fmt: skip
 
 
 def _about(reader: _Reader, name: str, rest: str, subjects: set[str]) -> None:
     """The field holds one of these subjects of master data."""
-    names = _ABOUT.get(rest) or reader.names_of(name, rest, "", is_inner=False)
+    names = _ABOUT[rest] if rest in _ABOUT else reader.names_of(name, rest, "", is_inner=False)
     reader.conditions.append(AnyOf(frozenset(term(known, subject) for known in names for subject in subjects)))
 
 
@@ -386,7 +408,15 @@ def _event_types(values: list[str]) -> list[str]:
     for value in values:
         if value not in EVENT_TYPES and ":" not in value:
             raise BadParameter(f"There is no event type {value[:100]!r}.", pointer="eventType")
-    return [value.removeprefix("epcis:") for value in values]
+    return [event_type(value) for value in values]
+
+
+def event_type(text: str) -> str:
+    """The name of an event type, as events write it, from that name, its CURIE or its web address."""
+    for start in ("epcis:", "https://ref.gs1.org/epcis/", "https://ns.gs1.org/epcis/"):
+        if text.removeprefix(start) in EVENT_TYPES:
+            return text.removeprefix(start)
+    return text
 
 
 def _one(name: str, value: Any) -> Any:

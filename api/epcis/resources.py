@@ -17,7 +17,7 @@ from api.epcis.events import answer, check_length
 from api.epcis.headers import epc_format
 from api.epcis.query_answers import CONTEXT, json_response, viewer_of
 from api.epcis.query_docs import COLLECTION, EVENTS, EVENTS_PARAMETERS, PAGING, described
-from api.epcis.query_language import BadParameter
+from api.epcis.query_language import BadParameter, event_type
 from api.epcis.query_match import match
 from api.epcis.query_pages import (
     TOKEN_LIFE_MS,
@@ -75,7 +75,7 @@ def _term(name: str) -> Callable[[str], tuple[str, ...]]:
 
 
 RESOURCES: Final[tuple[_Resource, ...]] = (
-    _Resource("eventTypes", "eventType", "eventType", str, _term("eventType")),
+    _Resource("eventTypes", "eventType", "eventType", event_type, _term("eventType")),
     _Resource(
         "epcs", "epc", "MATCH_anyEPC", canonical, lambda value: tuple(term(role, value) for role in EPC_ROLES), True
     ),
