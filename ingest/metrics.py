@@ -1,5 +1,7 @@
 """What an operator watches of ingest, as Prometheus metrics."""
 
+import time
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
@@ -15,6 +17,7 @@ class IngestMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        self._since_s: float | None = None
         name, here = "tracebond_ingest_", self.registry
         self.received = Counter(name + "received", "Deliveries from the broker.", registry=here)
         self.stored = Counter(name + "stored", "Messages stored for the first time.", registry=here)
@@ -28,6 +31,9 @@ class IngestMetrics:
         self.unanswered = Counter(name + "unanswered", "Receipts the broker did not take.", registry=here)
         self.retries = Counter(name + "retries", "Attempts that failed because the database was away.", registry=here)
         self.deferred = Gauge(name + "deferred", "Deliveries held back by a rate.", registry=here)
+        self.waiting = Gauge(name + "waiting", "Deliveries taken from the broker, not yet decided.", registry=here)
+        self.lag = Gauge(name + "lag_seconds", "How long the batch in work has waited.", registry=here)
+        self.lag.set_function(self._lag_s)
         self.quarantine_fill = Gauge(name + "quarantine_fill", "How full it is; 1 stops intake.", registry=here)
         self.is_held = Gauge(name + "is_held", "1 while intake is stopped to keep promises.", registry=here)
         self.is_connected = Gauge(name + "is_connected", "1 while the broker is there.", registry=here)
@@ -36,3 +42,16 @@ class IngestMetrics:
             name + "batch_seconds", "From a batch's receipt to its answers.", buckets=_TIMES, registry=here
         )
         self.commit_seconds = Histogram(name + "commit_seconds", "One commit.", buckets=_TIMES, registry=here)
+
+    def begun(self, now_s: float) -> None:
+        """A batch was received at this time of the monotonic clock; the first call counts until :meth:`settled`."""
+        if self._since_s is None:
+            self._since_s = now_s
+
+    def settled(self) -> None:
+        """The batch is stored, acknowledged and answered."""
+        self._since_s = None
+
+    def _lag_s(self) -> float:
+        since = self._since_s
+        return 0.0 if since is None else max(0.0, time.monotonic() - since)

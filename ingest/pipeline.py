@@ -17,7 +17,7 @@ from ingest.admitter import Admitter, Known, Service
 from ingest.decisions import Decision, Prepared, Refused, decide, ids_of, poisoned, prepare
 from ingest.metrics import IngestMetrics
 from ingest.rates import STRANGER, FairQueue, Ticket, scope_rate
-from ingest.receipts import Terms, sign_answers
+from ingest.receipts import Answer, Terms, sign_answers
 from ingest.source import Delivery, Source, Token
 from ledger.database import Database
 from ledger.keys import KeyInfo
@@ -49,6 +49,7 @@ class Worker:
         now_ms: the wall clock. monotonic_s: a clock that never goes back, for rates. sleep: waits that many seconds.
         threads: that check signatures; 1 checks them in the worker's own thread.
         batch_max: most deliveries decided and committed at once.
+        names_messages: log lines name every message by its id, the one under which its whole way is found.
         at: called with the name of each crash point; tests stop the process there.
     """
 
@@ -69,6 +70,7 @@ class Worker:
         sleep: Callable[[float], None] = time.sleep,
         threads: int = 1,
         batch_max: int = BATCH_MAX,
+        names_messages: bool = False,
         at: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._source = source
@@ -78,6 +80,7 @@ class Worker:
         self._brakes = brakes
         self._rows_max, self._bytes_max = rows_max, bytes_max
         self._batch_max = batch_max
+        self._names_messages = names_messages
         self._monotonic_s = monotonic_s
         self._sleep = sleep
         self._at = at
@@ -118,17 +121,21 @@ class Worker:
         self._unfinished = batch
         if not batch:
             return 0
+        self.metrics.begun(started)
         answers = self._admitter.process(batch, known=self._known)
         self._unfinished = []
         self._at("after_commit")
         self._source.ack(_tokens(batch))
         self._at("after_ack")
+        if self._names_messages:
+            _tell(batch, answers)
         signed = sign_answers(answers, self._receipt_key, aud=self._service.aud, log=self._service.log)
         taken = self._source.publish(signed)
         self.metrics.receipts.inc(taken)
         self.metrics.unanswered.inc(len(signed) - taken)
         self.metrics.batch_size.observe(len(batch))
         self.metrics.batch_seconds.observe(self._monotonic_s() - started)
+        self.metrics.settled()
         for one in batch:
             if isinstance(one, Refused) and one.name is not None:
                 self._queue.charge(one.name.username)
@@ -180,7 +187,9 @@ class Worker:
         self.held = held
         self.metrics.is_held.set(held is not None)
         self.metrics.quarantine_fill.set(self._fill)
-        self.metrics.is_connected.set(self._source.state.is_connected)
+        state = self._source.state
+        self.metrics.waiting.set(state.waiting + len(self._received) + self._queue.deferred)
+        self.metrics.is_connected.set(state.is_connected)
 
 
 def replay(
@@ -245,6 +254,16 @@ def _ticket(one: Prepared | Refused, info: KeyInfo | None) -> Ticket[Prepared | 
     is_own = info is not None and (info.org, info.iss) == ids_of(name)
     rate = scope_rate(info.scope if info is not None and is_own else None)
     return Ticket(name.username, name.gln, rate, one)
+
+
+def _tell(batch: Sequence[Prepared | Refused], answers: Sequence[Answer]) -> None:
+    """One line a batch: ids of the messages that were promised inclusion, and of those refused for good."""
+    promised = [answer.payload["message"] for answer in answers if "refused" not in answer.payload]
+    refused = {
+        answer.payload["message"]: answer.payload["refused"] for answer in answers if "refused" in answer.payload
+    }
+    silent = len(batch) - len(answers)
+    _log.info("messages_stored", messages=promised, refused=refused, quarantined=silent)
 
 
 def _tokens(done: Sequence[Prepared | Refused]) -> list[Token]:

@@ -6,7 +6,7 @@ the broker itself lost is still in its device's outbox, because it has no receip
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
@@ -47,10 +47,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """Whether deliveries can arrive now, and a sentence about it."""
+    """Whether deliveries can arrive now, and a sentence about it. ``waiting``: deliveries here that nobody took yet."""
 
     is_connected: bool
     sentence: str
+    waiting: int = 0
 
 
 class Source(Protocol):
@@ -120,8 +121,8 @@ class MqttSource:
 
     @property
     def state(self) -> SourceState:
-        """Whether the broker is there."""
-        return self._state
+        """Whether the broker is there, and how much of what it gave us waits."""
+        return replace(self._state, waiting=len(self._waiting))
 
     def receive(self, deliveries_max: int, timeout_s: float) -> list[Delivery]:
         """Up to ``deliveries_max`` deliveries in the order they came; empty after ``timeout_s`` without any."""

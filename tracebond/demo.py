@@ -33,8 +33,9 @@ from tracebond.demo_fleet import DemoFleet
 from tracebond.demo_mirror import DemoMirror
 from tracebond.demo_table import show_table
 from tracebond.enrol import Enrolment, OrganisationSpec
-from tracebond.loops import now_ms, now_s
-from tracebond.process import Running, all_in_one, configure_logs, web_server
+from tracebond.logs import configure
+from tracebond.loops import calm_collector, now_ms, now_s
+from tracebond.process import Running, all_in_one, web_server
 from tracebond.settings import Settings
 
 WAIT_S = 180.0
@@ -55,7 +56,8 @@ class Login:
 
 def run_demo(settings: Settings, *, seed: str, units: int, is_one_shot: bool, json_file: Path | None) -> int:
     """Run the demo; gives the exit code. The web server owns the main thread, the story has its own."""
-    configure_logs("warning" if settings.log_level == "info" else settings.log_level)
+    calm_collector()
+    configure("warning" if settings.log_level == "info" else settings.log_level, settings.log_format)
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     plan = infant_formula(seed=seed, now=now_s(), units=units)

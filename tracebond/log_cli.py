@@ -1,4 +1,4 @@
-"""``tracebond log``: freeze the log on the contract, and go on with its successor."""
+"""``tracebond log``: follow one message, freeze the log on the contract, and go on with its successor."""
 
 from pathlib import Path
 
@@ -9,13 +9,17 @@ from ledger.chain_logs import checked_reason
 from ledger.chain_succession import freeze, plan_freeze, succeed
 from tracebond.chain_cli import opened, waiter
 from tracebond.loops import now_ms
+from tracebond.trace_cli import trace
 
 _DATA = click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder (default: ./var).")
 
 
 @click.group()
 def log() -> None:
-    """The log's life on the contract. Both steps may be interrupted and repeated."""
+    """The log: one message's way through it, and its life on the contract."""
+
+
+log.add_command(trace)
 
 
 @log.command("freeze")

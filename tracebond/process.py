@@ -1,6 +1,5 @@
 """The processes: all in one, or one part each for several processes on one database."""
 
-import logging
 import secrets
 import signal
 import threading
@@ -12,7 +11,8 @@ from typing import Any
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, start_http_server
+from prometheus_client.registry import Collector
 
 from api.app import create_app
 from api.epcis.webhooks import Reporter
@@ -35,6 +35,7 @@ from ingest.partner_messages import MessageDesk
 from ingest.pipeline import Worker, service_of
 from ingest.pressure import backlog_brake, disk_brake
 from ingest.source import MqttSource
+from ingest.stages import StageMetrics
 from ingest.topics import DeviceName, device_name
 from ledger.anchor import Anchorer, AnchorSettings
 from ledger.chain_logs import check_present
@@ -51,11 +52,13 @@ from ledger.store import admit_record
 from tracebond.desks import device_desk
 from tracebond.enrol import GATEWAY, Enrolment
 from tracebond.finance_files import case_signer
+from tracebond.logs import configure
 from tracebond.loops import Loops, calm_collector, now_ms, now_s
 from tracebond.new_chain import register_again
 from tracebond.parts import Parts, open_parts
 from tracebond.running import broker_access
 from tracebond.settings import Settings
+from tracebond.way import tell_anchor, tell_chain_txs, tell_checkpoint
 
 AUDITS_MAX = 200
 # Our choice: a mirror that follows needs a few seconds; one that is away must not hold proofs up for long.
@@ -104,6 +107,7 @@ class Running:
         self.capture_worker: CaptureWorker | None = None
         self.devices = device_desk(parts, self._access)
         self._closing: list[Callable[[], object]] = []
+        self._is_watching = False
         self.finance = self._finance()
 
     def add_sequencer(self) -> None:
@@ -124,19 +128,44 @@ class Running:
 
         def sequence() -> bool:
             made = sequencer.step(now_s())
+            if made is not None:
+                tell_checkpoint(parts.db, made, names_messages=settings.log_messages)
             return made is not None and made.has_more
 
         def chain() -> bool:
             self._sign_audits()
             anchored = anchorer.step(now_ms())
-            return not sender.step(now_ms()).is_idle or anchored is not None
+            if anchored is not None:
+                tell_anchor(anchored)
+            report = sender.step(now_ms())
+            tell_chain_txs(parts.db, report)
+            return not report.is_idle or anchored is not None
 
         self.loops.add("sequencer", sequence, idle_s=settings.checkpoint_s)
         self.loops.add("anchorer", chain, idle_s=0.25)
         metrics = ChainMetrics(parts.db, parts.chain, now_ms)
-        REGISTRY.register(metrics)
-        self._closing.append(lambda: REGISTRY.unregister(metrics))
+        self._export(metrics)
+        self._watch_stages()
         self.loops.add("chain-metrics", metrics.refresh, idle_s=15.0)
+
+    def serve_metrics(self) -> None:
+        """Answer ``/metrics`` on the port of the settings, for a process without web pages."""
+        settings = self.parts.settings
+        self._watch_stages()
+        if settings.metrics_port:
+            server, thread = start_http_server(settings.metrics_port, settings.host)
+            self._closing += [server.shutdown, server.server_close, thread.join]
+
+    def _watch_stages(self) -> None:
+        if not self._is_watching:
+            self._is_watching = True
+            settings = self.parts.settings
+            stages = StageMetrics(self.parts.db, now_ms, folder=settings.data, promise_s=settings.promise_s)
+            self._export(stages)
+
+    def _export(self, collector: Collector) -> None:
+        REGISTRY.register(collector)
+        self._closing.append(lambda: REGISTRY.unregister(collector))
 
     def add_ingest(self, client_id: str) -> None:
         """The broker (a child when none is set) and one ingest worker."""
@@ -159,6 +188,7 @@ class Running:
             operator_key=parts.keyfiles.operator,
             receipt_key=parts.keyfiles.receipt,
             metrics=IngestMetrics(REGISTRY),
+            names_messages=settings.log_messages,
             brakes=[disk_brake(settings.data), backlog_brake(parts.db)],
         )
         self._closing.append(worker.close)
@@ -234,6 +264,7 @@ class Running:
 
     def web(self, url: str, *, is_demo: bool = False) -> FastAPI:
         """The web application over these parts."""
+        self._watch_stages()
         parts, settings = self.parts, self.parts.settings
         shown = WebSettings(
             base_url=settings.public_url.rstrip("/") or url,
@@ -329,12 +360,10 @@ def newest_block(parts: Parts) -> Block | None:
     return None if block_hash is None else (parts.chain.chain_id, number, block_hash)
 
 
-def configure_logs(level: str) -> None:
-    """Structured lines on standard error, from ``level`` up."""
+def prepare_process(settings: Settings) -> None:
+    """What a long-running process needs before it opens anything: its logs, and a calm cycle collector."""
     calm_collector()
-    number = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
-    logging.basicConfig(level=max(number, logging.WARNING))
+    configure(settings.log_level, settings.log_format)
 
 
 def all_in_one(
@@ -364,7 +393,7 @@ def all_in_one(
 
 def run_server(settings: Settings, *, new_chain: bool) -> None:
     """``tracebond up``: uvicorn owns the main thread; a dead worker ends the process with an error."""
-    configure_logs(settings.log_level)
+    prepare_process(settings)
     server_box: list[uvicorn.Server] = []
 
     def stop() -> None:
@@ -384,8 +413,9 @@ def run_server(settings: Settings, *, new_chain: bool) -> None:
 def web_server(running: Running, settings: Settings, *, is_demo: bool = False) -> tuple[uvicorn.Server, Any]:
     """A server and its bound socket; port 0 takes a free one."""
     config = uvicorn.Config(
-        FastAPI(), host=settings.host, port=settings.port, log_level="warning", access_log=False, server_header=False
-    )
+        FastAPI(), host=settings.host, port=settings.port, log_level="warning", log_config=None, access_log=False,
+        server_header=False,
+    )  # fmt: skip
     socket = config.bind_socket()
     host, port = socket.getsockname()[:2]
     url = f"http://{host}:{port}"
@@ -433,13 +463,14 @@ def run_serve(settings: Settings) -> None:
 
 
 def _one_part(settings: Settings) -> Running:
-    configure_logs(settings.log_level)
+    prepare_process(settings)
     return Running(open_parts(settings))
 
 
 def _run_until_stopped(running: Running) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: running.loops.ask_to_stop())
+    running.serve_metrics()
     running.loops.start()
     running.loops.wait()
     running.close()

@@ -1,7 +1,7 @@
 """Settings of every process, each from one ``TRACEBOND_*`` variable, each with a sensible default."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -58,6 +58,14 @@ class Settings(BaseSettings):
         False, description="Let subscriptions report to http, any port and private addresses: tests, closed networks."
     )
     log_level: str = Field("info", description="debug, info, warning or error.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or machines (json).")
+    log_messages: bool = Field(
+        True,
+        description="Name every message's id in the log lines of ingest and checkpoints; off where rates are high.",
+    )
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of /metrics of an ingest, sequence or follow process; 0: none."
+    )
 
     @field_validator("log_level")
     @classmethod
