@@ -267,11 +267,13 @@ def _fields(facts: Facts, event: Mapping[str, Any]) -> None:
     scoped = [
         name for name in ("ilmd", "errorDeclaration", "sensorElementList", "readPoint", "bizLocation") if name in event
     ]
-    if not extensions and not scoped:
+    has_words = "@context" in event and any(_is_curie(event.get(name)) for name in ("bizStep", "disposition"))
+    if not extensions and not scoped and not has_words:
         return
     context = event.get("@context")
     spaces = namespaces(context)
-    for prefix, iri in spaces.prefixes.items() if extensions or "ilmd" in event or "sensorElementList" in event else ():
+    is_named = extensions or has_words or "ilmd" in event or "sensorElementList" in event
+    for prefix, iri in spaces.prefixes.items() if is_named else ():
         if GS1_PREFIXES.get(prefix) != iri:
             facts.names.add(("prefix", f"{prefix}\x1f{iri}"))
     if extensions:
@@ -290,6 +292,10 @@ def _fields(facts: Facts, event: Mapping[str, Any]) -> None:
             _members(facts, "SENSORMETADATA", metadata, spaces, _STANDARD_SENSOR)
         for report in _objects(element.get("sensorReport")):
             _members(facts, "SENSORREPORT", report, spaces, _STANDARD_SENSOR)
+
+
+def _is_curie(text: Any) -> bool:
+    return isinstance(text, str) and ":" in text and not text.startswith(("http:", "https:", "urn:", "cbv:"))
 
 
 def _members(
