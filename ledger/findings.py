@@ -112,30 +112,43 @@ class _Book:
         self._taken: dict[bytes, list[EventFact]] = {}
         self._fresh: dict[int, EventFact] = {}
         self._cut: set[int] = set()
-        self._stocks = Stocks(tx, self._rows, ())
-        keys: set[bytes] = set()
-        for message in messages:
-            if message.leaf not in self._suspects:
-                for items in message.items:
-                    keys.update([item.key for item in items if _is_judged(item)])
+        self._stocks = Stocks(tx, self._rows)
+        self._events: dict[int, list[tuple[LoggedEvent, EventFact, list[NamedItem]]]] = {}
+        keys = self._read(entries)
         self._want(keys)
         containers = {state.container for state in self._states.values() if state.container is not None}
         self._want({map_key("item", name) for name in containers} - keys)
 
+    def _read(self, entries: Sequence[Entry]) -> set[bytes]:
+        """Read the events of the run, ask for their stocks at once, and give the keys of the things they name."""
+        for entry in entries:
+            if isinstance(entry, LoggedRecord) and entry.record.t == "master":
+                self._places.learn(entry.leaf, entry.record.payload)
+        keys: set[bytes] = set()
+        where, net = self._places.where, self._places.net
+        for entry in entries:
+            if not isinstance(entry, LoggedMessage) or entry.leaf in self._suspects:
+                continue
+            mine = self._events[entry.leaf] = []
+            for event in entry.events:
+                if event.clear.get("type") != "TransactionEvent":
+                    things = _things(event)
+                    keys.update([item.key for item in things])
+                    fact = fact_of(event, where, net)
+                    self._stocks.read(fact)
+                    mine.append((event, fact, things))
+        self._stocks.ask()
+        return keys
+
     def take(self, message: LoggedMessage) -> None:
         """One message, in log order."""
-        if message.leaf in self._suspects:
-            return
-        for event in message.events:
-            if event.clear.get("type") != "TransactionEvent":
-                self._event(event)
+        for event, fact, things in self._events.get(message.leaf, ()):
+            self._event(event, fact, things)
 
     def record(self, entry: LoggedRecord) -> None:
         """A record that changes what counts."""
         payload, kind = entry.record.payload, entry.record.t
-        if kind == "master":
-            self._places.learn(entry.leaf, payload)
-        elif kind == "end":
+        if kind == "end":
             self._end(str(payload["kid"]), entry.leaf)
         elif kind == "erasure":
             self._erase(payload, entry.leaf)
@@ -149,21 +162,28 @@ class _Book:
         run_many(self._tx, _THINGS_UPSERT, states)
         self._rows.write()
 
-    def _event(self, event: LoggedEvent) -> None:
-        fact = fact_of(event, self._places.where, self._places.net)
+    def _event(self, event: LoggedEvent, fact: EventFact, things: list[NamedItem]) -> None:
         self._fresh[fact.ev] = fact
-        for key in {item.key for item in event.items}:
-            self._taken.setdefault(key, []).append(fact)
-            if key in self._known:
-                self._known[key].append(fact)
+        known, taken, last = self._known, self._taken, b""
+        for item in event.items:
+            key = item.key
+            if key != last:
+                last = key
+                facts = taken.get(key)
+                if facts is None:
+                    taken[key] = [fact]
+                elif facts[-1] is not fact:
+                    facts.append(fact)
+                if known and key in known and known[key][-1] is not fact:
+                    known[key].append(fact)
         if fact.voids:
             self._declared_wrong(event, fact)
             return
-        for item in _things(event):
+        for item in things:
             self._thing(item, fact)
         if fact.kind == "T":
             self._balance(event, fact, "late_event", fact.ev, event.leaf)
-        if not self._is_declared(event, fact):
+        if self._stocks.concerns(fact) and not self._is_declared(event, fact):
             self._stocks.take(fact)
 
     def _thing(self, item: NamedItem, fact: EventFact) -> None:
@@ -287,6 +307,8 @@ class _Book:
         self._taken = {
             key: [new if fact.ev == new.ev else fact for fact in facts] for key, facts in self._taken.items()
         }
+        self._stocks.read(new)
+        self._stocks.ask()
         self._stocks.take(new)
         for item in _things(event):
             self._refold(item, leaf, "erased", new.ev)
@@ -338,11 +360,10 @@ def _is_judged(item: NamedItem) -> bool:
 
 
 def _things(event: LoggedEvent) -> list[NamedItem]:
-    seen: dict[bytes, NamedItem] = {}
-    for item in event.items:
-        if _is_judged(item):
-            seen.setdefault(item.key, item)
-    return list(seen.values())
+    found = [item for item in event.items if _is_judged(item)]
+    if len(found) > 1 and len({item.key for item in found}) < len(found):
+        return list({item.key: item for item in reversed(found)}.values())[::-1]
+    return found
 
 
 def _name_key(fact: EventFact) -> bytes:

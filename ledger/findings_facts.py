@@ -28,6 +28,7 @@ _MODES: Final = {
     "rail": "rail", "road": "road", "air": "air", "inland_water": "inland_water", "inland water": "inland_water",
 }  # fmt: skip
 UNITS: Final = "*"
+_SINGLE: Final = frozenset({EPC, CHILD, OUTPUT})
 Where = tuple[float, float]
 Locate = Callable[[str, int], Where | None]
 Net = Callable[[str, int], tuple[str, str] | None]
@@ -115,9 +116,10 @@ def fact_of(event: LoggedEvent, locate: Locate, net: Net) -> EventFact:
     nets: dict[str, list[str]] = {}
     amounts = _amounts(body)
     counts: dict[str, int] = {}
-    for name in event.names(EPC, CHILD, OUTPUT):
-        product = class_of(name) or UNITS
-        counts[product] = counts.get(product, 0) + 1
+    for item in event.items:
+        if item.role in _SINGLE:
+            product = class_of(item.id) or UNITS
+            counts[product] = counts.get(product, 0) + 1
     if kind != "O":
         parents, groups = event.names(PARENT), event.names(TRANSFORMATION)
         if kind == "T":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from core.canonical import sha256
@@ -111,22 +112,34 @@ def flows_of(fact: EventFact) -> list[Flow]:
 class Stocks:
     """The books that a run touches."""
 
-    def __init__(self, tx: Tx, rows: Rows, facts: Iterable[EventFact]) -> None:
+    def __init__(self, tx: Tx, rows: Rows) -> None:
         self._tx = tx
         self._rows = rows
         self._waiting: list[Flow] = []
-        stocks = {flow.stock for fact in facts for flow in flows_of(fact)}
+        self._flows: dict[int, list[Flow]] = {}
         self._counts: dict[int, list[When]] = {}
         self._asked: set[int] = set()
-        self._ask(stocks)
+
+    def read(self, fact: EventFact) -> None:
+        """Look at an event of the run before it is taken."""
+        if flows := flows_of(fact):
+            self._flows[fact.ev] = flows
+
+    def ask(self) -> None:
+        """Load the counts of every stock that the run touches."""
+        self._ask({flow.stock for flows in self._flows.values() for flow in flows})
+
+    def concerns(self, fact: EventFact) -> bool:
+        """Whether an event of the run, as read, changes a book."""
+        return fact.ev in self._flows
 
     def take(self, fact: EventFact) -> None:
         """An event's flows and counts."""
-        for flow in flows_of(fact):
-            self._ask({flow.stock})
+        for flow in self._flows.get(fact.ev, ()):
             self._waiting.append(flow)
-            counts = self._counts.setdefault(flow.stock, [])
+            counts = self._counts.get(flow.stock)
             if flow.is_count:
+                counts = self._counts.setdefault(flow.stock, [])
                 counts.append((flow.ms, flow.ev))
             if counts:
                 self._judge_from(flow, fact, "late_event", fact.ev)
@@ -204,6 +217,7 @@ _BEFORE: Final = (
 )
 
 
+@lru_cache(maxsize=50_000)
 def stock_key(site: str, product: str, uom: str) -> int:
     """The key of the book of one product at one site in one unit."""
     return int.from_bytes(sha256(f"{site}\x00{product}\x00{uom}".encode())[:8], signed=True)
