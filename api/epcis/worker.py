@@ -1,18 +1,16 @@
 """The worker that does capture jobs, in the order they came; what a crash left waiting is done at the next start."""
 
-import gc
 import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
 
 from api.epcis import jobs
-from api.epcis.bodies import Document, read_document, read_messages
+from api.epcis.bodies import Document, collected_later, read_document, read_messages
 from api.epcis.problems import error_body, exception_body
 from core.canonical import b64u, dump_parsed
 from core.errors import Conflict, Rejected, Unavailable
@@ -77,7 +75,7 @@ class CaptureWorker:
             return False
         self._after = number
         try:
-            with _collected_later():
+            with collected_later():
                 self._do(job)
         except Conflict as error:
             # Done by another worker, or the gateway's chain is contended: then the job waits and is taken again.
@@ -142,21 +140,6 @@ class CaptureWorker:
         self._forgot_s = now_s
         with self._database.transaction() as tx:
             jobs.forget_old(tx, now_ms=self._now_ms())
-
-
-@contextmanager
-def _collected_later() -> Iterator[None]:
-    """A capture makes many objects and no cycles among them; looking for cycles meanwhile takes a third of its time.
-
-    It is bounded by the limits of a capture, and the collector goes on with its end.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def as_json(outcome: Outcome, warnings: tuple[Fault, ...] = ()) -> dict[str, Any]:

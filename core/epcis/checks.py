@@ -119,7 +119,7 @@ def _instant(text: str) -> datetime | None:
 
 def check_object(value: object, walk: Walk, place: str) -> TypeGuard[Mapping[str, Any]]:
     """Whether the value is an object."""
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return True
     walk.add(place, "wrong_type", "An object is needed here.")
     return False
@@ -251,7 +251,7 @@ def check_extension(walk: Walk, name: str, value: object, place: str) -> None:
         walk.add(place, "unknown_field", f"{name!r} is no field of the standard and has no namespace.")
         return
     _check_declared(walk, walk.namespaces, name, place)
-    if isinstance(value, Mapping | list):
+    if type(value) is not str and isinstance(value, Mapping | list):
         _check_inside(walk, walk.namespaces, value, place)
 
 

@@ -79,7 +79,22 @@ GS1 = Namespaces(GS1_PREFIXES, is_open=False)
 
 
 def namespaces(*contexts: object) -> Namespaces:
-    """The namespaces in force after these contexts, outermost first; None stands for no context."""
+    """The namespaces in force after these contexts, outermost first; None stands for no context.
+
+    A context is a part of a parsed document, and nobody changes it afterwards.
+    """
+    if len(contexts) == 2 and contexts[1] is None:
+        # All events of a document hand in its context, the very same object.
+        last, found = _last[0]
+        if last is contexts[0]:
+            return found
+        found = _namespaces(contexts)
+        _last[0] = (contexts[0], found)
+        return found
+    return _namespaces(contexts)
+
+
+def _namespaces(contexts: tuple[object, ...]) -> Namespaces:
     given = [context for context in contexts if context is not None]
     if not given:
         return GS1
@@ -93,15 +108,20 @@ def namespaces(*contexts: object) -> Namespaces:
         return found
 
 
+_last: list[tuple[object, Namespaces]] = [(None, GS1)]
+
+
 def merged(outer: object, inner: object) -> object:
     """One ``@context`` that says what the outer one and then the inner one say; None when both are None."""
+    if inner is None:
+        return outer
+    if outer is None:
+        return inner
     parts: list[Any] = []
     for part in (*_parts(outer), *_parts(inner)):
         if part not in parts:
             parts.append(part)
-    if inner is None:
-        return outer
-    return inner if outer is None else parts
+    return parts
 
 
 def declares(context: object, prefix: str) -> bool:
@@ -151,5 +171,6 @@ def _declared(part: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def forget() -> None:
-    """Empty the cache of contexts."""
+    """Empty the caches of contexts."""
+    _last[0] = (None, GS1)
     _known.cache_clear()

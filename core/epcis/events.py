@@ -142,7 +142,8 @@ def _check_quantities(walk: Walk, value: object, place: str) -> None:
 def _check_quantity(walk: Walk, value: object, place: str) -> None:
     if not check_object(value, walk, place):
         return
-    check_closed(walk, value, place, _QUANTITY)
+    if not value.keys() <= _QUANTITY:
+        check_closed(walk, value, place, _QUANTITY)
     check_required(walk, value, place, ("epcClass",))
     if "epcClass" in value:
         check_identifier(walk, value["epcClass"], f"{place}/epcClass")
@@ -170,7 +171,8 @@ def _check_transactions(walk: Walk, value: object, place: str) -> None:
     for number, member in enumerate(value):
         inner = f"{place}/{number}"
         if check_object(member, walk, inner):
-            check_closed(walk, member, inner, _TRANSACTION)
+            if not member.keys() <= _TRANSACTION:
+                check_closed(walk, member, inner, _TRANSACTION)
             check_required(walk, member, inner, ("bizTransaction",))
             if "type" in member:
                 check_term(walk, member["type"], f"{inner}/type", BIZ_TRANSACTION_TYPES)

@@ -187,8 +187,8 @@ def _texts(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _sorted(parts: Iterable[str]) -> str:
-    return "".join(sorted(parts))
+def _sorted(parts: list[str]) -> str:
+    return "".join(sorted(parts)) if len(parts) > 1 else "".join(parts)
 
 
 def _leaf(name: str, form: Callable[[Any], str]) -> _Write:
@@ -219,7 +219,7 @@ def _quantities(name: str) -> _Write:
             text += f"quantity={_number(element['quantity'])}"
         return text + (f"uom={element['uom'].strip()}" if "uom" in element else "")
 
-    return lambda _scope, value: name + _sorted(map(one, value)) if value else ""
+    return lambda _scope, value: name + _sorted([one(element) for element in value]) if value else ""
 
 
 def _place(name: str) -> _Write:
@@ -236,12 +236,12 @@ def _typed(name: str, member: str, field: str) -> _Write:
             return f"type={_term(element['type'], field)}{member}={_key(element[member])}"
         return f"{member}={_key(element[member])}"
 
-    return lambda _scope, value: name + _sorted(map(one, value)) if value else ""
+    return lambda _scope, value: name + _sorted([one(element) for element in value]) if value else ""
 
 
 def _persistent(_scope: _Scope, value: Mapping[str, Any]) -> str:
     parts = [
-        _sorted(f"{name}={_term(word, 'disposition')}" for word in _texts(value[name]))
+        _sorted([f"{name}={_term(word, 'disposition')}" for word in _texts(value[name])])
         for name in ("set", "unset")
         if name in value
     ]
@@ -249,11 +249,11 @@ def _persistent(_scope: _Scope, value: Mapping[str, Any]) -> str:
 
 
 def _certification(_scope: _Scope, value: Any) -> str:
-    return _sorted(f"certificationInfo={_key(member)}" for member in _texts(value))
+    return _sorted([f"certificationInfo={_key(member)}" for member in _texts(value)])
 
 
 def _sensors(scope: _Scope, value: Any) -> str:
-    return "sensorElementList" + _sorted(_sensor(scope, element) for element in value) if value else ""
+    return "sensorElementList" + _sorted([_sensor(scope, element) for element in value]) if value else ""
 
 
 def _sensor(scope: _Scope, element: Mapping[str, Any]) -> str:
@@ -261,7 +261,7 @@ def _sensor(scope: _Scope, element: Mapping[str, Any]) -> str:
     if "sensorMetadata" in element:
         text += "sensorMetadata" + _fields(scope, element["sensorMetadata"], _METADATA)
     reports = element.get("sensorReport", ())
-    text += _sorted("sensorReport" + _fields(scope, report, _REPORT) for report in reports)
+    text += _sorted(["sensorReport" + _fields(scope, report, _REPORT) for report in reports])
     return text + _extensions(scope, element, frozenset(("sensorMetadata", "sensorReport")))
 
 
@@ -280,11 +280,13 @@ def _ilmd(scope: _Scope, value: Mapping[str, Any]) -> str:
 
 
 def _extensions(scope: _Scope, value: Mapping[str, Any], known: frozenset[str]) -> str:
-    if value.keys() <= known:
-        return ""
-    return _sorted(
-        part for name in value if name not in known for part in _extension(scope, name, value[name], scope.namespaces)
-    )
+    found = [
+        part
+        for name, member in value.items()
+        if name not in known
+        for part in _extension(scope, name, member, scope.namespaces)
+    ]
+    return _sorted(found)
 
 
 def _extension(scope: _Scope, name: str, value: Any, inside: Namespaces) -> Iterable[str]:
@@ -299,12 +301,16 @@ def _extension(scope: _Scope, name: str, value: Any, inside: Namespaces) -> Iter
 
 
 def _nested(scope: _Scope, label: str, value: Any, inside: Namespaces) -> str:
+    if type(value) is str:
+        return f"{label}={_key(value)}"
     if isinstance(value, Mapping):
         if "@context" in value:
             inside = inside.within(value["@context"])
-        return label + _sorted(p for name, member in value.items() for p in _extension(scope, name, member, inside))
+        return label + _sorted(
+            [part for name, member in value.items() for part in _extension(scope, name, member, inside)]
+        )
     if isinstance(value, list):
-        return label + _sorted(_nested(scope, label, member, inside) for member in value)
+        return label + _sorted([_nested(scope, label, member, inside) for member in value])
     return label if value is None else f"{label}={_key(value) if isinstance(value, str) else _number(value)}"
 
 

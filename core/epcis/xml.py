@@ -63,7 +63,20 @@ def read_xml(data: bytes, *, bytes_max: int = BYTES_MAX) -> dict[str, Any]:
     for name in ("schemaVersion", "creationDate"):
         if ("", name) in root.attributes:
             document[name] = root.attributes["", name]
+    kinds = [{"type": kind} for kind in _vocabularies(root)]
+    if kinds:
+        document["epcisHeader"] = {"epcisMasterData": {"vocabularyList": kinds}}
     return {**document, "epcisBody": {"eventList": events}}
+
+
+def _vocabularies(root: _Element) -> list[str]:
+    """The kinds of master data in the document's header; what it says of each thing is not read, for it is not kept."""
+    level = [child for child in root.children if child.name == "EPCISHeader"]
+    for name in ("EPCISMasterData", "VocabularyList", "Vocabulary"):
+        inner = [child for element in level for child in element.children]
+        inner += [deeper for child in inner if child.name == "extension" for deeper in child.children]
+        level = [child for child in inner if child.name == name]
+    return [element.attributes["", "type"] for element in level if ("", "type") in element.attributes]
 
 
 def _parse(data: bytes) -> tuple[_Element, dict[str, str]]:
