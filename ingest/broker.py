@@ -8,17 +8,26 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
 
 from core.errors import Broken, Unavailable
 from core.message import PUBLISH_BYTES_MAX
-from ingest.access import ADMIN, INGEST, BrokerAccess, Document, initial_document, new_password
+from ingest.access import (
+    ADMIN,
+    INGEST,
+    BrokerAccess,
+    Document,
+    add_devices,
+    initial_document,
+    new_password,
+    remove_devices,
+)
+from ingest.files import TlsFiles, write_private
 from ingest.parts import MosquittoParts, install_parts
-from ingest.topics import BrokerAddress
+from ingest.topics import BrokerAddress, DeviceName
 
 INFLIGHT_MAX = 4_000
 QUEUE_BYTES_MAX = 512 * 1024 * 1024
@@ -31,25 +40,29 @@ _RESTART_S_MAX = 5.0
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class TlsFiles:
-    """PEM files for an encrypted listener: the authority, the broker's certificate, and its key."""
-
-    authority: Path
-    certificate: Path
-    key: Path
-
-
 def mosquitto_config(
-    *, folder: Path, plugin: Path, host: str, port: int, user: str, tls: TlsFiles | None = None
+    *,
+    folder: Path,
+    plugin: Path,
+    host: str,
+    port: int,
+    user: str,
+    tls: TlsFiles | None = None,
+    is_saved_on_change: bool = False,
 ) -> str:
-    """The text of mosquitto.conf: nobody anonymous, nothing retained, and a queue bounded by bytes alone."""
+    """The text of mosquitto.conf: nobody anonymous, nothing retained, and a queue bounded by bytes alone.
+
+    Args:
+        is_saved_on_change: write the queue to disk after each change; False writes it once a second.
+    """
+    saving = "true" if is_saved_on_change else "false"
     lines = [
         f"user {user}",
         "per_listener_settings false",
         f"plugin {plugin}",
         f"plugin_opt_config_file {folder / 'dynamic-security.json'}",
         "allow_anonymous false",
+        "allow_zero_length_clientid false",
         "",
         "# A queue limited by count drops silently. A limit in bytes protects the machine; what it drops has no",
         "# receipt yet and is sent again by its device.",
@@ -63,12 +76,12 @@ def mosquitto_config(
         "set_tcp_nodelay true",
         "sys_interval 0",
         "",
-        "# Saving at each change costs three quarters of the rate; saving each second loses at most two seconds after",
-        "# kill -9, and a device keeps all of it until it has a receipt.",
+        "# Saving at each change costs most of the rate, the more the longer the queue; saving each second loses at",
+        "# most two seconds after kill -9. Either way a device keeps all of it until it has a receipt.",
         "persistence true",
         f"persistence_location {folder / 'state'}/",
         "autosave_interval 1",
-        "autosave_on_changes false",
+        f"autosave_on_changes {saving}",
         "",
         f"pid_file {folder / 'mosquitto.pid'}",
         f"log_dest file {folder / 'mosquitto.log'}",
@@ -82,6 +95,11 @@ def mosquitto_config(
     ]
     if tls is not None:
         lines += [f"cafile {tls.authority}", f"certfile {tls.certificate}", f"keyfile {tls.key}", "tls_version tlsv1.2"]
+        if tls.clients:
+            lines += [
+                "# A certificate of the authority and, besides, the device's own name and password.",
+                "require_certificate true",
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -93,20 +111,46 @@ def write_config(
     host: str = "0.0.0.0",  # noqa: S104
     port: int = 8883,
     tls: TlsFiles | None,
+    libraries: Path | None = None,
+    devices: Mapping[DeviceName, str] | None = None,
+    is_saved_on_change: bool = False,
 ) -> BrokerAddress:
     """Write a broker's configuration, access state and start script into ``folder``; gives the workers' address.
 
     Passwords of ``tb-admin`` and ``tb-ingest`` are in ``secrets.json`` (mode 600). What is there already is kept,
     so that writing again changes no password.
+
+    Args:
+        libraries: folder of the program's libraries where they are not the system's.
+        devices: the devices that may connect, with their passwords; others are taken out of the access state. None
+            leaves it as it is.
+        is_saved_on_change: see ``mosquitto_config``.
     """
     passwords = _prepare(folder)
-    user = getpass.getuser()
-    text = mosquitto_config(folder=folder, plugin=plugin, host=host, port=port, user=user, tls=tls)
-    _write_private(folder / "mosquitto.conf", text)
-    script = folder / "start.sh"
-    script.write_text(f'#!/bin/sh\nset -eu\nexec "{program}" -c "{folder / "mosquitto.conf"}"\n', encoding="utf-8")
-    script.chmod(0o755)
+    text = mosquitto_config(
+        folder=folder,
+        plugin=plugin,
+        host=host,
+        port=port,
+        user=getpass.getuser(),
+        tls=tls,
+        is_saved_on_change=is_saved_on_change,
+    )
+    write_private(folder / "mosquitto.conf", text)
+    if devices is not None:
+        _only_devices(folder / "dynamic-security.json", devices)
+    found = "" if libraries is None else f'export LD_LIBRARY_PATH="{libraries}"\n'
+    start = f'#!/bin/sh\nset -eu\n{found}exec "{program}" -c "{folder / "mosquitto.conf"}"\n'
+    write_private(folder / "start.sh", start, mode=0o755)
     return BrokerAddress(host, port, INGEST, passwords[INGEST], "mqtts" if tls else "mqtt")
+
+
+def _only_devices(path: Path, devices: Mapping[DeviceName, str]) -> None:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    present = {DeviceName(*one["username"].split("/", 1)) for one in document["clients"] if "/" in one["username"]}
+    remove_devices(document, present - devices.keys())
+    add_devices(document, {name: devices[name] for name in sorted(devices.keys() - present)})
+    write_private(path, json.dumps(document))
 
 
 class EmbeddedBroker:
@@ -188,7 +232,7 @@ class EmbeddedBroker:
         text = mosquitto_config(
             folder=self._folder, plugin=parts.plugin, host="127.0.0.1", port=self._port, user=getpass.getuser()
         )
-        _write_private(self._folder / "mosquitto.conf", text)
+        write_private(self._folder / "mosquitto.conf", text)
 
     def _need_parts(self) -> MosquittoParts:
         if self._parts is None:
@@ -251,7 +295,7 @@ class EmbeddedBroker:
             path = self._folder / "dynamic-security.json"
             document = json.loads(path.read_text(encoding="utf-8"))
             change(document)
-            _write_private(path, json.dumps(document))
+            write_private(path, json.dumps(document))
         deadline = time.monotonic() + _START_S
         while not (self.is_running and _listens(self._port)):
             if time.monotonic() > deadline:
@@ -267,20 +311,11 @@ def _prepare(folder: Path) -> dict[str, str]:
         passwords: dict[str, str] = json.loads(secrets_file.read_text(encoding="utf-8"))
     else:
         passwords = {ADMIN: new_password(), INGEST: new_password()}
-        _write_private(secrets_file, json.dumps(passwords))
+        write_private(secrets_file, json.dumps(passwords))
     access_file = folder / "dynamic-security.json"
     if not access_file.exists():
-        _write_private(access_file, json.dumps(initial_document(passwords)))
+        write_private(access_file, json.dumps(initial_document(passwords)))
     return passwords
-
-
-def _write_private(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
 
 
 def _kept_port(path: Path) -> int:

@@ -112,21 +112,42 @@ class BrokerAddress:
 
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883, "amqp": 5672, "amqps": 5671}
+HOSTS_MAX = 16
 
 
 def read_broker_url(url: str) -> BrokerAddress:
-    """The address in ``mqtt://user:password@host:port`` (``mqtts``, ``amqp`` and ``amqps`` alike).
+    """The first address in a broker's URL; see ``read_broker_urls``."""
+    return read_broker_urls(url)[0]
+
+
+def read_broker_urls(url: str) -> tuple[BrokerAddress, ...]:
+    """The addresses in ``mqtt://user:password@host:port,host:port`` (``mqtts``, ``amqp`` and ``amqps`` alike).
+
+    A cluster is named by all its nodes: whoever loses one tries the next.
 
     Raises:
         Rejected: ``bad_broker_url``.
     """
+    scheme, _, rest = url.partition("://")
+    who, _, hosts = rest.rpartition("@")
+    found = hosts.split(",")
+    if len(found) > HOSTS_MAX:
+        raise Rejected(f"A broker has at most {HOSTS_MAX} addresses.", code="bad_broker_url")
+    # Only the last host may be followed by a path, and then by an empty one.
+    return tuple(_one_address(f"{scheme}://{who + '@' if who else ''}{host}") for host in found)
+
+
+def _one_address(url: str) -> BrokerAddress:
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         raise Rejected("The broker's URL cannot be read.", code="bad_broker_url") from error
     if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise Rejected("A broker is named by mqtt://user:password@host:port.", code="bad_broker_url")
+        raise Rejected(
+            "A broker is named by mqtt://user:password@host:port; a cluster by its hosts with commas between.",
+            code="bad_broker_url",
+        )
     return BrokerAddress(
         host=parts.hostname,
         port=port or _PORTS[parts.scheme],
@@ -134,3 +155,13 @@ def read_broker_url(url: str) -> BrokerAddress:
         password=None if parts.password is None else unquote(parts.password),
         scheme=parts.scheme,
     )
+
+
+def to_routing_key(topic: str) -> str:
+    """An MQTT topic as AMQP brokers write it: dots between the levels, which therefore hold none themselves."""
+    return topic.replace("/", ".")
+
+
+def to_topic(routing_key: str) -> str:
+    """An AMQP routing key as the MQTT topic that a device published on."""
+    return routing_key.replace(".", "/")

@@ -212,6 +212,7 @@ def epcis_hash(file: Path, profile: str, prehash: bool) -> None:
 def main() -> None:
     """The entry point of the ``tracebond`` command."""
     from tracebond.bench_cli import bench
+    from tracebond.broker_cli import broker
     from tracebond.chain_cli import chain
     from tracebond.device_cli import device, org
     from tracebond.erasure_cli import erasure
@@ -221,6 +222,6 @@ def main() -> None:
     from tracebond.partner_cli import partner
     from tracebond.receipts_cli import receipts
 
-    for command in (partner, bench, chain, device, finance, log, mirror, org, erasure, receipts):
+    for command in (partner, bench, broker, chain, device, finance, log, mirror, org, erasure, receipts):
         cli.add_command(command)
     cli(prog_name="tracebond")

@@ -34,7 +34,8 @@ from ingest.metrics import IngestMetrics
 from ingest.partner_messages import MessageDesk
 from ingest.pipeline import Worker, service_of
 from ingest.pressure import backlog_brake, disk_brake
-from ingest.source import MqttSource
+from ingest.source import Source
+from ingest.sources import open_source
 from ingest.stages import StageMetrics
 from ingest.topics import DeviceName, device_name
 from ledger.anchor import Anchorer, AnchorSettings
@@ -102,7 +103,7 @@ class Running:
         self.loops = Loops(on_failure)
         self.proofs = Proofs(ProofMap(), threading.Lock())
         self.broker: EmbeddedBroker | None = None
-        self.source: MqttSource | None = None
+        self.source: Source | None = None
         self.gateway: Gateway | None = None
         self.capture_worker: CaptureWorker | None = None
         self.devices = device_desk(parts, self._access)
@@ -168,13 +169,13 @@ class Running:
         self._closing.append(lambda: REGISTRY.unregister(collector))
 
     def add_ingest(self, client_id: str) -> None:
-        """The broker (a child when none is set) and one ingest worker."""
+        """The broker (a child when none is set, nor another source) and one ingest worker."""
         parts, settings = self.parts, self.parts.settings
-        url = settings.broker_url
+        url = settings.source or settings.broker_url
         if not url:
             self.broker = EmbeddedBroker(settings.data)
             url = self.broker.start()
-        self.source = MqttSource(url, client_id)
+        self.source = open_source(url, client_id, authority=settings.broker_ca or None)
         service = service_of(
             aud=settings.service_id,
             log=settings.origin,

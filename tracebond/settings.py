@@ -19,6 +19,17 @@ class Settings(BaseSettings):
     data: Path = Field(Path("var"), description="Folder that holds all state: database, chain, keys, broker, logs.")
     database_url: str = Field("", description="postgresql://user:password@host/name; empty: SQLite in the data folder.")
     broker_url: str = Field("", description="mqtt://user:password@host:port or mqtts://; empty: Mosquitto as a child.")
+    source: str = Field(
+        "",
+        description="Where ingest workers read: amqp(s)://user:password@host:port,host:port of a cluster's queue, or "
+        "mqtt(s)://; empty: the broker.",
+    )
+    broker_admin_url: str = Field(
+        "", description="mqtt(s)://tb-admin:password@host:port of a Mosquitto whose list of devices we keep in step."
+    )
+    broker_ca: str = Field(
+        "", description="PEM file of the authority that signed the broker's certificate; empty: the system's own."
+    )
     device_broker_url: str = Field(
         "", description="Address that devices are told to connect to; empty: the broker's own."
     )
