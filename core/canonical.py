@@ -48,11 +48,13 @@ def b64u_bytes(data: bytes) -> bytes:
     return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=")
 
 
-def b64u_hashes(hashes: Sequence[bytes]) -> list[str]:
-    """:func:`b64u` of each of many 32-byte strings."""
-    # With one byte between them, each takes 44 characters, of which the last says nothing.
-    text = binascii.b2a_base64(b"\0".join(hashes) + b"\0", newline=False).translate(_TO_URL).decode("ascii")
-    return [text[start : start + 43] for start in range(0, 44 * len(hashes), 44)]
+def b64u_each(parts: Sequence[bytes], length: int) -> list[str]:
+    """:func:`b64u` of each of many strings of ``length`` bytes."""
+    # With zero bytes behind it, each takes a whole number of quartets, whose last characters say nothing.
+    filler = bytes(-length % 3)
+    text = binascii.b2a_base64(filler.join(parts) + filler, newline=False).translate(_TO_URL).decode("ascii")
+    step, size = (length + 2) // 3 * 4, (length * 4 + 2) // 3
+    return [text[start : start + size] for start in range(0, step * len(parts), step)]
 
 
 def unb64u(text: str, *, length: int | None = None) -> bytes:

@@ -8,12 +8,12 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from core.canonical import b64u, b64u_hashes, dump_json, parse_json, sha256, unb64u
+from core.canonical import b64u, b64u_each, dump_json, parse_json, sha256, unb64u
 from core.crypto import P256Private, P256Public
 from core.epcis.items import item_pairs
 from core.errors import Rejected
 from core.jws import Jws, split_jws
-from core.merkle import leaf_hash, tree_root
+from core.merkle import HASH_BYTES, leaf_hash, tree_root
 from core.prefixmap import map_key
 
 TYP = "epcis+sd-jwt"
@@ -393,7 +393,7 @@ def _gateway(value: Any, is_present: bool) -> Mapping[str, Any] | None:
 
 def _digests(texts: Sequence[str]) -> list[str]:
     """The digest (base64url) of each disclosure."""
-    return b64u_hashes([hashlib.sha256(text.encode("ascii")).digest() for text in texts])
+    return b64u_each([hashlib.sha256(text.encode("ascii")).digest() for text in texts], HASH_BYTES)
 
 
 def _disclosure(text: str, digest: str) -> Disclosure:

@@ -10,9 +10,10 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from core.canonical import b64u, b64u_bytes, b64u_hashes, dump_parsed, sha256
+from core.canonical import b64u, b64u_bytes, b64u_each, dump_parsed, sha256
 from core.crypto import P256Private
 from core.errors import Rejected
+from core.merkle import HASH_BYTES
 from core.message import (
     CLEAR,
     ERROR_CLEAR,
@@ -31,6 +32,7 @@ from core.message import (
     items_root,
 )
 
+_CLEAR: Final = frozenset((*CLEAR, "errorDeclaration"))
 _DIGEST: Final = itemgetter(3)
 # Bytes kept free for header, the payload's other members and the signature; on_behalf_of is the longest of them.
 _FRAME_BYTES: Final = 3_000
@@ -68,40 +70,74 @@ def conceal(event: Mapping[str, Any], random: Callable[[int], bytes]) -> Conceal
     Raises:
         Rejected: an identifier is wrong, or ``too_large`` when no message can hold the event.
     """
+    concealed = conceal_each([event], random)[0]
+    if isinstance(concealed, Rejected):
+        raise concealed
+    return concealed
+
+
+def conceal_each(events: Sequence[Mapping[str, Any]], random: Callable[[int], bytes]) -> list[Concealed | Rejected]:
+    """:func:`conceal` of many events, with the fault in place of an event that it would refuse."""
+    # One kind of work at a time over all events: its code and tables stay in the processor's nearest memory.
+    named = [_items(event) for event in events]
+    roots = [b"" if isinstance(items, Rejected) else items_root(items) for items in named]
+    shown = [_clear(event) for event in events]
+    hidden = [pair for _, pairs in shown for pair in pairs]
+    drawn = random(SALT_BYTES * len(hidden))
+    salts = b64u_each([drawn[start : start + SALT_BYTES] for start in range(0, len(drawn), SALT_BYTES)], SALT_BYTES)
+    texts = [
+        b64u_bytes(b'["%b",%b,%b]' % (salt.encode("ascii"), _name(name), dump_parsed(value)))
+        for salt, (name, value) in zip(salts, hidden, strict=True)
+    ]
+    digests = b64u_each([hashlib.sha256(text).digest() for text in texts], HASH_BYTES)
+    found = [
+        Disclosure(text.decode("ascii"), name, value, digest)
+        for text, (name, value), digest in zip(texts, hidden, digests, strict=True)
+    ]
+    concealed: list[Concealed | Rejected] = []
+    end = 0
+    for event, items, root, (clear, pairs) in zip(events, named, roots, shown, strict=True):
+        start, end = end, end + len(pairs)
+        concealed.append(items if isinstance(items, Rejected) else _whole(event, items, root, clear, found[start:end]))
+    return concealed
+
+
+def _items(event: Mapping[str, Any]) -> tuple[EventItem, ...] | Rejected:
+    try:
+        return event_items(event)
+    except Rejected as error:
+        return error
+
+
+def _clear(event: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """What of an event stands in clear, and the members that do not."""
     clear: dict[str, Any] = {name: event[name] for name in CLEAR if name in event}
-    hidden = [(name, value) for name, value in event.items() if name not in CLEAR and name != "errorDeclaration"]
+    hidden = [pair for pair in event.items() if pair[0] not in _CLEAR]
     declaration = event.get("errorDeclaration")
     if declaration is not None:
         clear["errorDeclaration"] = {name: declaration[name] for name in ERROR_CLEAR if name in declaration}
         rest = {name: value for name, value in declaration.items() if name not in ERROR_CLEAR}
         if rest:
             hidden.append((ERROR_REST, rest))
-    items = event_items(event)
-    root = items_root(items)
-    texts: list[bytes] = []
-    salts = random(SALT_BYTES * len(hidden))
-    start = 0
-    for name, value in hidden:
-        salt = b64u_bytes(salts[start : start + SALT_BYTES])
-        start += SALT_BYTES
-        texts.append(b64u_bytes(b'["%b",%b,%b]' % (salt, _name(name), dump_parsed(value))))
-    digests = b64u_hashes([hashlib.sha256(text).digest() for text in texts])
-    found = [
-        Disclosure(text.decode("ascii"), name, value, digest)
-        for text, (name, value), digest in zip(texts, hidden, digests, strict=True)
-    ]
-    found.sort(key=_DIGEST)
-    digests.sort()
+    return clear, hidden
+
+
+def _whole(
+    event: Mapping[str, Any],
+    items: tuple[EventItem, ...],
+    root: bytes,
+    clear: dict[str, Any],
+    disclosures: list[Disclosure],
+) -> Concealed | Rejected:
+    disclosures.sort(key=_DIGEST)
     clear["items"] = {"n": len(items), "root": b64u(root)}
-    clear["_sd"] = digests
-    disclosed = sum(map(len, texts)) + len(texts)
-    concealed = Concealed(event, clear, dump_parsed(clear), tuple(found), items, root, disclosed)
-    if _is_full(len(concealed.text) + 1, disclosed):
-        raise Rejected(
-            f"The event is too large for a message of {PUBLISH_BYTES_MAX} bytes; say it in several events.",
-            code="event_too_large",
-        )
-    return concealed
+    clear["_sd"] = [digest for _, _, _, digest in disclosures]
+    disclosed = sum([len(text) for text, _, _, _ in disclosures]) + len(disclosures)
+    text = dump_parsed(clear)
+    if _is_full(len(text) + 1, disclosed):
+        sentence = f"The event is too large for a message of {PUBLISH_BYTES_MAX} bytes; say it in several events."
+        return Rejected(sentence, code="event_too_large")
+    return Concealed(event, clear, text, tuple(disclosures), items, root, disclosed)
 
 
 def packed(events: Sequence[Concealed]) -> list[list[Concealed]]:

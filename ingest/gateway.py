@@ -18,7 +18,7 @@ from core.crypto import P256Private
 from core.epcis.validate import Problem, event_warnings
 from core.errors import Broken, Conflict, Rejected, Unavailable
 from core.receipts import promise, publish_hash, sign_receipts
-from core.sealing import Concealed, Sealed, conceal, packed, seal
+from core.sealing import Concealed, Sealed, conceal_each, packed, seal
 from ingest.captured import Known, Named, is_same, known_events, named, remember, renamed
 from ingest.decisions import event_faults
 from ingest.gateway_tables import gateway_heads
@@ -33,7 +33,6 @@ Brake = Callable[[], str | None]
 
 _TRIES: Final = 10
 _RECEIPT_BYTES_MAX: Final = 16_000
-_DRAWN_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True)
@@ -243,7 +242,12 @@ class Gateway:
         results: list[Result] = []
         fresh: list[tuple[int, Concealed]] = []
         here: dict[bytes, tuple[int, Named]] = {}
-        random = _Drawn(self._random).take
+        given_events = {
+            place: one.named.event
+            for place, one in enumerate(checked)
+            if one.named is not None and known.get(one.named) is None
+        }
+        concealed = dict(zip(given_events, conceal_each(list(given_events.values()), self._random), strict=True))
         for place, one in enumerate(checked):
             pointer, given = one.pointer, one.named
             if given is None:
@@ -260,11 +264,12 @@ class Gateway:
             elif found is not None or first is not None:
                 status, faults = "rejected", (_taken(pointer, given.event_id),)
             else:
-                try:
-                    fresh.append((place, conceal(given.event, random)))
+                ready = concealed[place]
+                if isinstance(ready, Rejected):
+                    status, faults = "rejected", (Fault(pointer + ready.pointer, ready.code, ready.message),)
+                else:
+                    fresh.append((place, ready))
                     here[given.row_key] = (place, given)
-                except Rejected as error:
-                    status, faults = "rejected", (Fault(pointer + error.pointer, error.code, error.message),)
             results.append(Result(status, pointer, given.event_id, given.hash, message, number, faults, one.warnings))
         return results, fresh
 
@@ -385,20 +390,6 @@ class Gateway:
             with self._database.transaction() as tx:
                 self._promises = Promises.put_in_force(tx, self._terms, now_s=self._now_ms() // 1000)
         return self._promises
-
-
-class _Drawn:
-    """Random bytes drawn in larger pieces, since each draw is a call of the operating system; none is given twice."""
-
-    def __init__(self, random: Callable[[int], bytes]) -> None:
-        self._random = random
-        self._left = b""
-
-    def take(self, count: int) -> bytes:
-        if count > len(self._left):
-            self._left = self._random(max(count, _DRAWN_BYTES))
-        taken, self._left = self._left[:count], self._left[count:]
-        return taken
 
 
 def _checks(submitted: Sequence[Submitted], org: str, now: int) -> list[_Checked]:
