@@ -1,19 +1,26 @@
 """``tracebond device`` and ``tracebond org``: who may tell events, enrolled and ended from the command line."""
 
 import json
+import os
 import re
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
+from core.canonical import parse_json
+from core.crypto import P256Private, P256Public, generate_p256
 from core.errors import Conflict
 from core.identifiers import gln_of, org_id
-from core.records import ROLES
+from core.records import RECORD_BYTES_MAX, ROLES, sign_record
+from ingest.claims import codes_of, make_codes, revoke_code, unsigned_claims
 from ledger.keys import all_orgs
+from tracebond.desks import device_desk
 from tracebond.devices import (
     COLUMNS,
     DeviceRow,
@@ -29,8 +36,10 @@ from tracebond.devices import (
     scope_of,
 )
 from tracebond.enrol import Enrolment, OrganisationSpec
+from tracebond.loops import now_ms
 from tracebond.parts import Parts, open_parts
 from tracebond.settings import load_settings
+from tracebond.spans import read_span_ms
 
 _HYPHEN_KID = re.compile(r"-[A-Za-z0-9_-]{42}")
 _DATA = click.option(
@@ -73,12 +82,40 @@ def org() -> None:
 @click.option(
     "--role", "roles", multiple=True, required=True, type=click.Choice(sorted(ROLES)), help="May be repeated."
 )
-def org_add(data: Path | None, gln: str, name: str, roles: tuple[str, ...]) -> None:
-    """Register the organisation GLN with a record-signing key kept in the data folder."""
+@click.option(
+    "--jwk", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Its public record-signing key (JSON), where it keeps the private one itself.",
+)  # fmt: skip
+def org_add(data: Path | None, gln: str, name: str, roles: tuple[str, ...], jwk: Path | None) -> None:
+    """Register the organisation GLN with a record-signing key kept in the data folder, or with its own (--jwk)."""
     spec = OrganisationSpec(gln, name, roles[0], roles[1:])
     with _parts(data) as parts:
-        Enrolment(parts).organisations([spec], {gln: parts.keyfiles.organisation(gln)})
-    click.echo(f"{spec.id} is registered as {', '.join(roles)}; its key is keys/org-{gln}.pem in the data folder")
+        own = None if jwk is None else P256Public.from_jwk(read_jwk(jwk.read_text(encoding="utf-8")))
+        Enrolment(parts).organisations([spec], {gln: own or parts.keyfiles.organisation(gln)})
+    kept = f"its key is keys/org-{gln}.pem in the data folder" if own is None else "it signs its records itself"
+    click.echo(f"{spec.id} is registered as {', '.join(roles)}; {kept}")
+
+
+@org.command("keygen")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def org_keygen(file: Path) -> None:
+    """Make a record-signing key for an organisation that keeps it itself: FILE, mode 600. Prints the public JWK."""
+    key = generate_p256()
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(key.to_pem())
+    click.echo(json.dumps(key.jwk()))
+
+
+@org.command("sign")
+@click.argument("key", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("payload", type=click.File("rb"))
+def org_sign(key: Path, payload: BinaryIO) -> None:
+    """Sign the record PAYLOAD (JSON; - reads standard input) with KEY and print it for POST /factory/records.
+
+    Needs neither server nor database: an organisation that keeps its key runs this where the key is.
+    """
+    value = parse_json(payload.read(), bytes_max=RECORD_BYTES_MAX)
+    click.echo(sign_record(value, P256Private.from_pem(key.read_bytes())).decode("ascii"))
 
 
 @org.command("list")
@@ -100,6 +137,7 @@ def device() -> None:
     \b
       tracebond org add 9521234000013 --name "Dairy Works" --role maker
       tracebond device enrol 9521234000013 9521234LINE7 --out ./devices --step commissioning
+      tracebond device claim-code --org 9521234000013     (a device then enrols itself: docs/device-guide.md)
       tracebond device list
       tracebond device rotate KID --out ./devices
       tracebond device end KID --reason "stolen"
@@ -153,6 +191,64 @@ def device_import(data: Path | None, out: Path | None, file: Path, apply: bool) 
         sys.exit(1 if wrong else 0)
     with _parts(data) as parts:
         _show(parts, enrol(parts, wanted, folder=out, say=_say))
+
+
+@device.command("claim-code")
+@_DATA
+@click.option("--org", "gln", required=True, help="GLN of the organisation whose devices may use them.")
+@click.option("--device", "giai", help="The one device (GIAI) it is for; with an open key it gets a new one by it.")
+@click.option("--count", type=click.IntRange(1, 1_000), default=1, show_default=True, help="How many codes.")
+@click.option("--expires", default="7d", show_default=True, help="How long they work: 30m, 12h, 7d.")
+@click.option("--step", "steps", multiple=True, help="A business step the key may tell; may be repeated.")
+@click.option("--product", "products", multiple=True, help="A GTIN it may tell about; may be repeated.")
+@click.option("--place", "places", multiple=True, help="A place (GLN, SGLN) it may tell from; may be repeated.")
+@click.option("--rate", type=click.IntRange(1), help="Messages a second that are taken from it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def device_claim_code(
+    data: Path | None, gln: str, giai: str | None, count: int, expires: str, steps: tuple[str, ...],
+    products: tuple[str, ...], places: tuple[str, ...], rate: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Make one-time claim codes and print them, one a line. They are stored hashed: nobody can show them again.
+
+    A device claims its place with a code and a key of its own at POST /factory/devices/claim (docs/device-guide.md).
+    """
+    scope = scope_of(steps=steps, products=products, places=places, rate_per_s=rate)
+    life_ms = read_span_ms(expires)
+    with _parts(data) as parts, parts.db.transaction() as tx:
+        codes = make_codes(
+            tx, org=org_id(gln), count=count, giai=giai, scope=scope, made_by="command line", now_ms=now_ms(),
+            life_ms=life_ms, random=secrets.token_bytes,
+        )  # fmt: skip
+        aud = parts.settings.service_id
+    for code in codes:
+        shown = {"code": code, "org": org_id(gln), "giai": giai, "aud": aud, "expires_ms": now_ms() + life_ms}
+        click.echo(json.dumps(shown) if as_json else code)
+
+
+@device.command("codes")
+@_DATA
+@click.option("--org", "gln", required=True, help="GLN of the organisation.")
+@click.option("--revoke", type=int, help="Take the code of this number back.")
+def device_codes(data: Path | None, gln: str, revoke: int | None) -> None:
+    """Claim codes of an organisation, newest first: number, first characters, state, device, key that used it.
+
+    Claims whose key record the organisation has to sign itself follow, each with the payload to sign.
+    """
+    org_ = org_id(gln)
+    with _parts(data) as parts:
+        if revoke is not None:
+            with parts.db.transaction() as tx:
+                revoke_code(tx, revoke, org=org_, now_ms=now_ms())
+        with parts.db.reading() as tx:
+            codes = codes_of(tx, org_, now_ms=now_ms())
+            waiting = [row.kid for row in unsigned_claims(tx, org_)]
+        for code in codes:
+            until = f"{datetime.fromtimestamp(code.expires_ms / 1_000, UTC):%Y-%m-%d %H:%M:%SZ}"
+            used = f"  used by {code.used_kid}" if code.used_kid else ""
+            click.echo(f"{code.id}  {code.hint}...  {code.state:7}  {code.giai or 'any device'}  until {until}{used}")
+        desk = device_desk(parts)
+        for kid in waiting:
+            click.echo(json.dumps(desk.claims.standing(kid).record))
 
 
 @device.command("list")

@@ -1,54 +1,28 @@
 """Devices as an operator handles them: enrol one or many, list, rotate and end, each as organisation-signed records."""
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from core.canonical import b64u, unb64u
-from core.crypto import Jwk, P256Public, generate_p256, thumbprint
+from core.crypto import Jwk, generate_p256, thumbprint
 from core.errors import Conflict, Rejected
-from core.identifiers import canonical, giai_id, org_id, parse
-from core.records import common, sign_record
+from core.identifiers import org_id, parse
+from ingest.enrolment import COLUMNS, Wanted, read_csv, read_jwk, scope_of
 from ingest.topics import device_name
 from ledger.chains import gaps
 from ledger.database import Tx
 from ledger.keys import KeyInfo, key_info, keys_of, org_info
-from ledger.store import admit_record
 from ledger.tables import messages
 from simulators.devices import Device, DeviceConfig
+from tracebond.desks import device_desk
 from tracebond.enrol import Enrolment
-from tracebond.loops import now_ms, now_s
 from tracebond.parts import Parts
-from tracebond.running import broker_access, broker_url
+from tracebond.running import broker_access
 
-COLUMNS = ("gln", "giai", "jwk", "steps", "products", "places", "rate_per_s")
-ROWS_MAX = 10_000
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A device to enrol.
-
-    Attributes:
-        jwk: its public key; None lets a key be made here.
-        scope: what its key may sign; absent members do not limit.
-    """
-
-    gln: str
-    giai: str
-    jwk: Jwk | None = None
-    scope: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def iss(self) -> str:
-        """The device's Digital Link (AI 8004)."""
-        return giai_id(self.giai)
+__all__ = ["COLUMNS", "Enrolled", "Wanted", "end", "enrol", "listed", "read_csv", "read_jwk", "rotate", "scope_of"]
 
 
 @dataclass(frozen=True)
@@ -73,61 +47,6 @@ class DeviceRow:
     gaps: tuple[tuple[int, int], ...]
 
 
-def scope_of(
-    *,
-    steps: Iterable[str] = (),
-    products: Iterable[str] = (),
-    places: Iterable[str] = (),
-    rate_per_s: int | None = None,
-) -> dict[str, Any]:
-    """A key's scope from what a person wrote; identifiers in any spelling.
-
-    Raises:
-        Rejected: an identifier or the rate is malformed.
-    """
-    scope: dict[str, Any] = {}
-    if steps := [step.strip() for step in steps if step.strip()]:
-        scope["steps"] = sorted(steps)
-    if products := [canonical(text.strip()) for text in products if text.strip()]:
-        scope["products"] = sorted(products)
-    if places := [canonical(text.strip()) for text in places if text.strip()]:
-        scope["places"] = sorted(places)
-    if rate_per_s is not None:
-        if rate_per_s < 1:
-            raise Rejected("A rate is at least one message a second.", code="bad_rate", pointer="rate_per_s")
-        scope["rate"] = {"per_s": rate_per_s, "burst": 5 * rate_per_s}
-    return scope
-
-
-def read_csv(text: str) -> tuple[list[Wanted], list[str]]:
-    """The devices of a CSV file and a sentence for each bad row, by its line number; lists inside a cell part by ``|``.
-
-    Raises:
-        Rejected: ``bad_columns`` or ``too_many_rows``: nothing of the file can be read.
-    """
-    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
-    unknown = set(reader.fieldnames or ()) - set(COLUMNS)
-    if unknown or not {"gln", "giai"} <= set(reader.fieldnames or ()):
-        raise Rejected(
-            f"The first line names columns of {', '.join(COLUMNS)}; gln and giai are needed.", code="bad_columns"
-        )
-    wanted: list[Wanted] = []
-    wrong: list[str] = []
-    seen: dict[tuple[str, str], int] = {}
-    for number, row in enumerate(reader, start=2):
-        if number > ROWS_MAX + 1:
-            raise Rejected(f"At most {ROWS_MAX} devices in one file.", code="too_many_rows")
-        try:
-            device = _wanted(row)
-            earlier = seen.setdefault((device.gln, device.giai), number)
-            if earlier != number:
-                raise Rejected(f"The device stands in line {earlier} already.", code="twice", pointer="giai")
-            wanted.append(device)
-        except Rejected as error:
-            wrong.append(f"line {number}, {error.pointer or 'row'}: {error.message}")
-    return wanted, wrong
-
-
 def enrol(parts: Parts, wanted: Sequence[Wanted], *, folder: Path | None, say: Callable[[str], None]) -> list[Enrolled]:
     """Give each device its ``key`` record and its login at the broker; ready to publish when this returns.
 
@@ -147,6 +66,10 @@ def enrol(parts: Parts, wanted: Sequence[Wanted], *, folder: Path | None, say: C
             if device.gln == gln
         ]
         enrolment.keys(org_id(gln), parts.keyfiles.organisation(gln), own)
+    with parts.db.reading() as tx:
+        for jwk in keys:
+            if (known := key_info(tx, thumbprint(jwk))) is not None and known.is_ended:
+                raise Conflict(f"The key {known.kid} has ended; a device needs a new one.", code="key_ended")
     say(f"waiting until the log has taken {len(keys)} key records")
     enrolment.wait_sequenced([thumbprint(jwk) for jwk in keys])
     access = broker_access(parts.settings)
@@ -163,13 +86,9 @@ def enrol(parts: Parts, wanted: Sequence[Wanted], *, folder: Path | None, say: C
 
 def connection_of(parts: Parts, enrolled: Enrolled) -> dict[str, Any]:
     """What the device's engineer needs to connect it, as JSON."""
-    name = device_name(org_id(enrolled.wanted.gln), enrolled.wanted.iss)
-    return {
-        "broker": broker_url(parts.settings), "client_id": name.username, "username": enrolled.username,
-        "password": enrolled.password, "publish": name.events, "subscribe": [name.receipts, name.commands],
-        "kid": enrolled.kid, "aud": parts.settings.service_id, "org": org_id(enrolled.wanted.gln),
-        "iss": enrolled.wanted.iss, "receipt_keys": [parts.keyfiles.receipt.jwk()],
-    }  # fmt: skip
+    return device_desk(parts).connection(
+        org_id(enrolled.wanted.gln), enrolled.wanted.iss, enrolled.kid, enrolled.password
+    )
 
 
 def listed(tx: Tx, *, org: str | None = None) -> list[DeviceRow]:
@@ -201,18 +120,7 @@ def end(
     Raises:
         Rejected: ``unknown_key``, ``unknown_message``, ``missing_reason``. Conflict: ``key_ended``.
     """
-    if not reason.strip():
-        raise Rejected("An end needs a reason.", code="missing_reason", pointer="reason")
-    with parts.db.transaction() as tx:
-        key = _open_key(tx, kid)
-        good = (None, -1) if is_nothing_good else _last_good(tx, key, last)
-        settings = parts.settings
-        gln = key.org.rsplit("/", 1)[-1]
-        payload = common(t="end", aud=settings.service_id, log=settings.origin, org=key.org, iat=now_s()) | {
-            "kid": kid, "last": good[0], "seq": good[1], "reason": reason.strip(),
-        }  # fmt: skip
-        admit_record(tx, sign_record(payload, parts.keyfiles.organisation(gln)), now_ms=now_ms())
-    return good
+    return device_desk(parts).end(kid, reason=reason, last=last, is_nothing_good=is_nothing_good)
 
 
 def rotate(parts: Parts, kid: str, *, jwk: Jwk | None, folder: Path | None, say: Callable[[str], None]) -> Enrolled:
@@ -224,51 +132,12 @@ def rotate(parts: Parts, kid: str, *, jwk: Jwk | None, folder: Path | None, say:
     with parts.db.reading() as tx:
         key = _open_key(tx, kid)
     device = Wanted(key.org.rsplit("/", 1)[-1], parse(key.iss).ai[0][1], jwk, key.scope)
+    if jwk is None and folder is not None and (_home(folder, device) / "key.pem").exists():
+        # The old key's folder stays as it is: its outbox may still hold what has no receipt.
+        folder = folder / f"after-{kid[:8]}"
     done = enrol(parts, [device], folder=folder, say=say)[0]
     end(parts, kid, reason=f"rotated to {done.kid}")
     return done
-
-
-def _wanted(row: Mapping[str, Any]) -> Wanted:
-    if None in row or any(value is None for value in row.values()):
-        raise Rejected("The row has another number of cells than the first line.", code="bad_row")
-    cells = {name: str(value).strip() for name, value in row.items()}
-    for name, check in (("gln", org_id), ("giai", giai_id)):
-        try:
-            check(cells[name])
-        except Rejected as error:
-            raise Rejected(error.message, code=error.code, pointer=name) from error
-    rate = cells.get("rate_per_s") or None
-    if rate is not None and not (rate.isascii() and rate.isdigit()):
-        raise Rejected("rate_per_s is a whole number.", code="bad_rate", pointer="rate_per_s")
-    return Wanted(
-        cells["gln"],
-        cells["giai"],
-        read_jwk(cells["jwk"]) if cells.get("jwk") else None,
-        scope_of(
-            steps=cells.get("steps", "").split("|"),
-            products=cells.get("products", "").split("|"),
-            places=cells.get("places", "").split("|"),
-            rate_per_s=None if rate is None else int(rate),
-        ),
-    )
-
-
-def read_jwk(text: str) -> Jwk:
-    """A public P-256 key as JSON.
-
-    Raises:
-        Rejected: ``bad_jwk``; a private key is refused too, for it must never leave its device.
-    """
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise Rejected("The key is no JSON object.", code="bad_jwk", pointer="jwk") from error
-    if not isinstance(found, dict) or "d" in found:
-        raise Rejected("Give the public key alone: kty, crv, x, y.", code="bad_jwk", pointer="jwk")
-    jwk = {str(name): str(found[name]) for name in ("kty", "crv", "x", "y") if name in found}
-    P256Public.from_jwk(jwk)
-    return jwk
 
 
 def _key_of(device: Wanted, folder: Path | None) -> Jwk:
@@ -325,14 +194,3 @@ def _open_key(tx: Tx, kid: str) -> KeyInfo:
     if key.is_ended:
         raise Conflict("The key has ended already.", code="key_ended", pointer="kid")
     return key
-
-
-def _last_good(tx: Tx, key: KeyInfo, last: str | None) -> tuple[str | None, int]:
-    query = sa.select(messages.c.id, messages.c.seq).where(messages.c.key_no == key.key_no)
-    if last is not None:
-        row = tx.execute(query.where(messages.c.id == unb64u(last, length=32))).first()
-        if row is None:
-            raise Rejected("The key signed no such message.", code="unknown_message", pointer="last")
-    else:
-        row = tx.execute(query.order_by(messages.c.seq.desc(), messages.c.arrival).limit(1)).first()
-    return (None, -1) if row is None else (b64u(bytes(row.id)), int(row.seq))

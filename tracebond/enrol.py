@@ -7,7 +7,7 @@ from typing import Any
 
 from contracts.clients import OrganisationRegistryClient
 from core.canonical import unb64u
-from core.crypto import Jwk, P256Private, thumbprint
+from core.crypto import Jwk, P256Private, P256Public, thumbprint
 from core.errors import Broken, Conflict, Unavailable
 from core.identifiers import giai_id, org_id
 from core.prefixmap import map_key
@@ -70,11 +70,11 @@ class Enrolment:
         device = giai_id(f"{settings.operator_gln[:7]}GW{thumbprint(gateway)[:10]}")
         self.key(spec.id, self._parts.keyfiles.operator, gateway, iss=device, use="gateway", scope={})
 
-    def organisations(self, specs: Sequence[OrganisationSpec], keys: Mapping[str, P256Private]) -> None:
+    def organisations(self, specs: Sequence[OrganisationSpec], keys: Mapping[str, P256Private | P256Public]) -> None:
         """Register them on the chain (final), then in the log; what is there already is left as it is.
 
         Args:
-            keys: the record-signing key of each GLN.
+            keys: the record-signing key of each GLN; its public half where the organisation keeps the key itself.
         """
         pending = [spec for spec in specs if not self._is_registered(spec, keys[spec.gln])]
         ids = []
@@ -155,12 +155,12 @@ class Enrolment:
                 raise Unavailable("The log has not taken a key record in time; is the sequencer running?")
             time.sleep(_POLL_S)
 
-    def _is_registered(self, spec: OrganisationSpec, key: P256Private) -> bool:
+    def _is_registered(self, spec: OrganisationSpec, key: P256Private | P256Public) -> bool:
         current = self._registry.current(map_key("org", spec.id))
         is_same_key = current is not None and current.record_key == unb64u(key.thumbprint(), length=32)
         return current is not None and is_same_key and int(current.roles) == spec.roles
 
-    def _record_organisation(self, spec: OrganisationSpec, key: P256Private) -> None:
+    def _record_organisation(self, spec: OrganisationSpec, key: P256Private | P256Public) -> None:
         org_key = map_key("org", spec.id)
         version = self._registry.version_count(org_key) - 1
         on_chain = self._registry.organisation_at(org_key, version)
