@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from core.canonical import b64u, canonical_bytes, dump_json, unb64u
+from core.epcis.xml_out import document_xml
 from core.message import issue, open_message, read_entry, split
 from core.receipts import open_receipt
 from ledger.database import Database
@@ -444,6 +445,24 @@ def test_master_data_in_the_header_is_told_as_not_stored(rig: CaptureRig) -> Non
     job = rig.partner("dairy").capture(document(seen("A", at=AT), epcisHeader=header))
 
     assert job["warnings"][0]["code"] == "master_data_not_stored"
+
+
+@pytest.mark.parametrize("around", ["{}", "<extension>{}</extension>"])
+def test_master_data_in_the_header_of_xml_is_told_as_not_stored(rig: CaptureRig, around: str) -> None:
+    kind = "urn:epcglobal:epcis:vtype:BusinessLocation"
+    element = '<VocabularyElement id="urn:epc:id:sgln:9521000.00001.0"/>'
+    inner = f'<Vocabulary type="{kind}"><VocabularyElementList>{element}</VocabularyElementList></Vocabulary>'
+    master = f"<EPCISMasterData><VocabularyList>{inner}</VocabularyList></EPCISMasterData>"
+    text = document_xml([seen("A", at=AT)], created="2026-11-20T00:00:00Z").decode()
+    text = text.replace("<EPCISBody>", f"<EPCISHeader>{around.format(master)}</EPCISHeader><EPCISBody>", 1)
+
+    partner = rig.partner("dairy")
+    sent = partner.client.post("/epcis/capture", content=text, headers={"Content-Type": "application/xml"})
+    rig.work()
+    job = partner.client.get(sent.headers["Location"]).json()
+
+    assert job["warnings"][0]["code"] == "master_data_not_stored"
+    assert job["counts"] == {"accepted": 1}
 
 
 def test_options_tells_the_limits_of_capture(rig: CaptureRig) -> None:
