@@ -32,8 +32,8 @@ from ingest.broker import EmbeddedBroker
 from ingest.gateway import Gateway
 from ingest.metrics import IngestMetrics
 from ingest.partner_messages import MessageDesk
-from ingest.pipeline import Worker, service_of
-from ingest.pressure import backlog_brake, disk_brake
+from ingest.pipeline import Brake, Worker, service_of
+from ingest.pressure import backlog_brake, chain_brake, disk_brake
 from ingest.source import Source
 from ingest.sources import open_source
 from ingest.stages import StageMetrics
@@ -137,9 +137,9 @@ class Running:
             self._sign_audits()
             anchored = anchorer.step(now_ms())
             if anchored is not None:
-                tell_anchor(anchored)
+                tell_anchor(parts.db, anchored, names_messages=settings.log_messages)
             report = sender.step(now_ms())
-            tell_chain_txs(parts.db, report)
+            tell_chain_txs(parts.db, report, names_messages=settings.log_messages)
             return not report.is_idle or anchored is not None
 
         self.loops.add("sequencer", sequence, idle_s=settings.checkpoint_s)
@@ -148,6 +148,14 @@ class Running:
         self._export(metrics)
         self._watch_stages()
         self.loops.add("chain-metrics", metrics.refresh, idle_s=15.0)
+
+    def _brakes(self) -> list[Brake]:
+        settings, db = self.parts.settings, self.parts.db
+        return [
+            disk_brake(settings.data, free_bytes_min=settings.disk_free_min_mb * 1_048_576),
+            backlog_brake(db),
+            chain_brake(db, now_ms, heartbeat_s=settings.heartbeat_s),
+        ]
 
     def serve_metrics(self) -> None:
         """Answer ``/metrics`` on the port of the settings, for a process without web pages."""
@@ -190,7 +198,7 @@ class Running:
             receipt_key=parts.keyfiles.receipt,
             metrics=IngestMetrics(REGISTRY),
             names_messages=settings.log_messages,
-            brakes=[disk_brake(settings.data), backlog_brake(parts.db)],
+            brakes=self._brakes(),
         )
         self._closing.append(worker.close)
         self.loops.add("ingest", worker.run_once, idle_s=0.01)
@@ -232,7 +240,7 @@ class Running:
             terms=service.terms,
             now_ms=now_ms,
             random=secrets.token_bytes,
-            brakes=[disk_brake(settings.data), backlog_brake(parts.db)],
+            brakes=self._brakes(),
         )
         desk = MessageDesk(
             parts.db,

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     webhook_private: bool = Field(
         False, description="Let subscriptions report to http, any port and private addresses: tests, closed networks."
     )
+    disk_free_min_mb: int = Field(
+        512, ge=1, description="Intake and capture stop while the disk under the data folder has fewer MiB free."
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or machines (json).")
     log_messages: bool = Field(

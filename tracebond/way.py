@@ -69,34 +69,52 @@ def tell_checkpoint(db: Database, made: Checkpoint, *, names_messages: bool) -> 
         return
     with db.reading() as tx:
         previous = sa.select(sa.func.max(checkpoints.c.size)).where(checkpoints.c.size < made.size)
-        start = int(tx.execute(previous).scalar_one() or 0)
-        query = sa.select(entries.c.leaf, messages.c.id).join(messages, messages.c.arrival == entries.c.arrival)
-        query = query.where(entries.c.leaf >= start, entries.c.leaf < made.size, entries.c.kind == MESSAGE)
-        found = [(int(row.leaf), b64u(bytes(row.id))) for row in tx.execute(query.order_by(entries.c.leaf))]
+        found = _ids_between(tx, int(tx.execute(previous).scalar_one() or 0), made.size)
     for part in _parts(found):
         leaves, ids = [leaf for leaf, _ in part], [ident for _, ident in part]
         _log.info("checkpoint_signed", checkpoint=made.size, keys=made.keys, leaves=leaves, messages=ids)
 
 
-def tell_anchor(anchor: Anchor) -> None:
+def tell_anchor(db: Database, anchor: Anchor, *, names_messages: bool) -> None:
     """A log line for an anchor that was fixed: which sizes it covers, and the chain_tx that carries it."""
-    _log.info("anchor_fixed", anchor=anchor.size, previous=anchor.prev_size, chain_tx=anchor.chain_tx)
+    facts = {"anchor": anchor.size, "previous": anchor.prev_size, "chain_tx": anchor.chain_tx}
+    if not names_messages:
+        _log.info("anchor_fixed", **facts)
+        return
+    with db.reading() as tx:
+        found = _ids_between(tx, anchor.prev_size, anchor.size)
+    for part in _parts(found):
+        _log.info("anchor_fixed", **facts, messages=[ident for _, ident in part])
 
 
-def tell_chain_txs(db: Database, report: StepReport) -> None:
-    """A log line for each chain_tx that changed, with its transaction hash, and the anchor it carries."""
+def tell_chain_txs(db: Database, report: StepReport, *, names_messages: bool) -> None:
+    """A log line for each chain_tx that changed, with its transaction hash, and the anchor it carries.
+
+    When it is final, the lines of an anchor's chain_tx name the messages under it.
+    """
     if report.is_idle:
         return
     with db.reading() as tx:
         for state in ("sent", "replaced", "mined", "final", "reverted", "back", "lost"):
             for ident in getattr(report, state):
                 found = state_of(tx, ident)
-                anchor = tx.execute(sa.select(anchors.c.size).where(anchors.c.chain_tx == ident)).scalar_one_or_none()
+                sizes = sa.select(anchors.c.prev_size, anchors.c.size).where(anchors.c.chain_tx == ident)
+                covered = tx.execute(sizes).one_or_none()
+                facts = {"state": state, "chain_tx": ident, "purpose": found.purpose, "tx_hash": found.tx_hash}
+                facts |= {"block": found.block_number, "anchor": None if covered is None else covered.size}
                 tell = _log.warning if state in ("reverted", "back", "lost") else _log.info
-                tell(
-                    "chain_tx", state=state, chain_tx=ident, purpose=found.purpose, tx_hash=found.tx_hash,
-                    block=found.block_number, anchor=anchor,
-                )  # fmt: skip
+                if covered is None or state != "final" or not names_messages:
+                    tell("chain_tx", **facts)
+                    continue
+                for part in _parts(_ids_between(tx, covered.prev_size, covered.size)):
+                    tell("chain_tx", **facts, messages=[one for _, one in part])
+
+
+def _ids_between(tx: Tx, start: int, end: int) -> list[tuple[int, str]]:
+    """Leaf index and id of the messages from ``start`` on and before ``end``."""
+    query = sa.select(entries.c.leaf, messages.c.id).join(messages, messages.c.arrival == entries.c.arrival)
+    query = query.where(entries.c.leaf >= start, entries.c.leaf < end, entries.c.kind == MESSAGE)
+    return [(int(row.leaf), b64u(bytes(row.id))) for row in tx.execute(query.order_by(entries.c.leaf))]
 
 
 def _quarantined(tx: Tx, ident: bytes) -> list[Stop]:

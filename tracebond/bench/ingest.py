@@ -7,7 +7,6 @@ item map, checkpoints and anchors on the built-in chain. The publisher has a pro
 PostgreSQL where TRACEBOND_DATABASE_URL names one (an empty one) or its programs are installed, else SQLite.
 """
 
-import gc
 import multiprocessing
 import os
 import tempfile
@@ -44,7 +43,7 @@ from tracebond.loops import calm_collector
 
 MESSAGES, MESSAGES_QUICK = 60_000, 2_000
 EVENTS = {1: 5_000, 10: 10_000, 50: 15_000}
-NAIVE = 400
+NAIVE, NAIVE_QUICK = 400, 40
 PACE, PACE_S, PACE_QUICK_S = 2_000, 600.0, 5.0
 VERIFY_S = 43e-6  # what a signature costs where the design's 5,000 messages a second hold
 # Publisher, broker, database and sequencer keep two cores busy: a second worker needs one of its own.
@@ -77,74 +76,74 @@ class _Bench:
         self._kind = "PostgreSQL" if system.database.kind == "postgresql" else "SQLite (no PostgreSQL here)"
 
     def rows(self, count: int, *, quick: bool) -> list[Row]:
+        """All rows. What runs alone runs first: a second consumer would take its share of the messages."""
         calm_collector()
+        naives = NAIVE_QUICK if quick else NAIVE
         self._say(f"signing {count:,} messages ...")
-        lines = self._fleet.sign(count, 1)
-        sample = [payload for line in lines for payload in line.payloads]
+        first = self._fleet.sign(count, 1)
+        sample = [payload for line in first for payload in line.payloads]
         self._say("broker, signature and database alone ...")
         verify = self._signatures(sample)
         alone = {
-            "broker in and out, QoS 1, acknowledged at once": self._drain(lines, lambda got: None),
+            "broker in and out, QoS 1, acknowledged at once": self._drain(first, lambda got: None),
             "P-256 signature checked": verify,
             f"row of {len(sample[0])} bytes committed in batches of {BATCH_MAX}": self._rows_alone(sample),
         }
         rows = [Row(f"alone: {name}, {self._kind}", value, "messages/s") for name, value in alone.items()]
-        self._say("the bare pipeline ...")
-        bare = self._drain(lines, self._bare())
+        bare, naive = {}, {}
+        for events in EVENTS:
+            self._say(f"the bare pipeline and the naive way, {events} event(s) a message ...")
+            lines = first if events == 1 else self._other_fleet(_messages(count, events), events)
+            bare[events] = self._drain(lines, self._bare()) * events
+            naive[events] = self._naive(self._fleet.sign(max(8, naives // events), events)) * events
         rows.append(
-            Row(f"bare pipeline, 1 event a message, {self._kind}", bare, "messages/s", ceiling=min(alone.values()))
+            Row(f"bare pipeline, 1 event a message, {self._kind}", bare[1], "messages/s", ceiling=min(alone.values()))
         )
-        one, more = self._one_event(lines, bare, 1 / verify)
-        rows += more
-        rows += self._many_events(count, quick=quick)
-        rows += self._two_workers(count, one)
-        rows += self._paced(PACE_QUICK_S if quick else PACE_S, quick=quick)
-        return rows
+        with self._system.worker("bench-1") as worker:
+            ours = {events: self._system_rate(count, events, first) for events in EVENTS}
+            paced = self._paced(PACE_QUICK_S if quick else PACE_S, worker.pid, quick=quick)
+            self._say("two workers ...")
+            with self._system.worker("bench-2"):
+                two = self._through(self._fleet.sign(count, 1))
+        return rows + self._shares(ours, bare, naive, 1 / verify) + self._two(two, ours[1]) + paced
 
-    def _one_event(self, lines: list[Line], bare: float, verify_s: float) -> tuple[float, list[Row]]:
-        self._say("the system, one worker, 1 event a message ...")
-        value = self._through(lines, 1)
-        self._say("the naive way: one message, one commit ...")
-        naive = self._naive(self._fleet.sign(NAIVE, 1))
+    def _system_rate(self, count: int, events: int, first: list[Line]) -> float:
+        self._say(f"the whole system, {events} event(s) a message ...")
+        lines = first if events == 1 else self._fleet.sign(_messages(count, events), events)
+        return self._through(lines) * events
+
+    def _shares(
+        self, ours: dict[int, float], bare: dict[int, float], naive: dict[int, float], verify_s: float
+    ) -> list[Row]:
         name = f"whole system, one worker, 1 event a message, {self._kind}"
         # The design's figure is for a processor that checks a signature in 43 us; a slower one owes less.
         target = EVENTS[1] * min(1.0, VERIFY_S / verify_s)
-        return value, [
-            Row(f"{name}: share of the bare pipeline", value, "events/s", ceiling=bare, naive=naive, target=0.40,
-                is_share_target=True),
-            Row(f"{name}: rate (target for a signature of {verify_s * 1e6:.0f} us)", value, "events/s", ceiling=bare,
-                naive=naive, target=target),
+        rows = [
+            Row(f"{name}: share of the bare pipeline", ours[1], "events/s", ceiling=bare[1], naive=naive[1],
+                target=0.40, is_share_target=True),
+            Row(f"{name}: rate (a signature takes {verify_s * 1e6:.0f} us)", ours[1], "events/s", ceiling=bare[1],
+                naive=naive[1], target=target),
         ]  # fmt: skip
-
-    def _many_events(self, count: int, *, quick: bool) -> list[Row]:
-        rows = []
         for events in (10, 50):
-            messages = max(80, count // events)
-            self._say(f"the bare pipeline and the system, {events} events a message ...")
-            bare = self._drain(self._fleet_again(messages, events), self._bare()) * events
-            value = self._through(self._fleet.sign(messages, events), 1) * events
-            naive = self._naive(self._fleet.sign(max(16, NAIVE // events), events)) * events
             name = f"whole system, one worker, {events} events a message, {self._kind}"
-            rows.append(Row(name, value, "events/s", ceiling=bare, naive=naive, target=EVENTS[events]))
+            rows.append(
+                Row(name, ours[events], "events/s", ceiling=bare[events], naive=naive[events], target=EVENTS[events])
+            )
         return rows
 
-    def _two_workers(self, count: int, one: float) -> list[Row]:
-        self._say("two workers ...")
-        two = self._through(self._fleet.sign(count, 1), 2)
-        name = f"two workers against one, 1 event a message, {self._kind}"
+    def _two(self, two: float, one: float) -> list[Row]:
         target = 1.7 if (os.cpu_count() or 1) >= CORES_FOR_TWO else None
         return [
             Row(f"whole system, two workers, 1 event a message, {self._kind}", two, "events/s"),
-            Row(name, two / one, "times one worker", ceiling=2.0, target=target),
+            Row("two workers against one", two / one, "times", ceiling=2.0, target=target),
         ]
 
-    def _paced(self, seconds: float, *, quick: bool) -> list[Row]:
+    def _paced(self, seconds: float, pid: int, *, quick: bool) -> list[Row]:
         self._say(f"paced at {PACE:,} messages/s for {seconds:.0f} s ...")
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
         memory: list[tuple[float, float]] = []
-        with self._system.workers(1) as (worker,), CheckpointWatch(self._system.database) as watch:
-            self._wait_connected()
+        with CheckpointWatch(self._system.database) as watch:
             process = context.Process(
                 target=publish_paced, args=(self._address, self._fleet, PACE, seconds, sender), daemon=True
             )
@@ -152,30 +151,22 @@ class _Bench:
             process.start()
             sender.close()
             while process.is_alive() and not receiver.poll(1.0):
-                memory.append((time.monotonic() - started, resident_bytes(worker.pid)))
-            sent: list[tuple[str, float, float | None]] = receiver.recv()
+                memory.append((time.monotonic() - started, resident_bytes(pid)))
+            sent, self._fleet = receiver.recv()
             process.join()
-            deadline = time.monotonic() + QUIET_S
-            while time.monotonic() < deadline and self._system.waits():
-                time.sleep(0.1)
+            self._system.wait_sequenced()
+            time.sleep(0.2)
         times = [got - at for _, at, got in sent if got is not None]
-        published = {unb64u(one, length=32): at for one, at, _ in sent}
-        signed = self._system.checkpointed(published, watch)
+        signed = self._system.checkpointed({unb64u(one, length=32): at for one, at, _ in sent}, watch)
         name = f"paced at {PACE:,}/s for {seconds:.0f} s, {self._kind}"
         spread = max(at for _, at, _ in sent) - min(at for _, at, _ in sent)
+        lost = len(sent) - len(times)
+        p50, p99 = percentile(times, 0.50) * 1e3, percentile(times, 0.99) * 1e3
         rows = [
             Row(f"{name}: rate held", len(sent) / spread, "messages/s", target=PACE * 0.98),
-            Row(
-                f"{name}: messages without a receipt",
-                len(sent) - len(times),
-                "messages",
-                target=0,
-                is_lower_better=True,
-            ),
-            Row(f"{name}: publish to receipt p50", percentile(times, 0.50) * 1e3, "ms", is_lower_better=True),
-            Row(
-                f"{name}: publish to receipt p99", percentile(times, 0.99) * 1e3, "ms", target=50, is_lower_better=True
-            ),
+            Row(f"{name}: without a receipt", lost, "messages", target=0, is_lower_better=True),
+            Row(f"{name}: publish to receipt p50", p50, "ms", is_lower_better=True),
+            Row(f"{name}: publish to receipt p99", p99, "ms", target=50, is_lower_better=True),
             Row(
                 f"{name}: publish to signed checkpoint p99",
                 percentile(signed, 0.99),
@@ -185,19 +176,18 @@ class _Bench:
             ),
         ]
         if not quick:
-            grown = slope([point for point in memory if point[0] > _WARM_S]) * 60 / 1024
-            rows.append(Row(f"{name}: memory of the worker grows by", max(0.0, grown), "KiB/min", target=SLOPE_KIB_MAX,
-                            is_lower_better=True))  # fmt: skip
+            grown = max(0.0, slope([point for point in memory if point[0] > _WARM_S]) * 60 / 1024)
+            unit = "KiB/min"
+            rows.append(
+                Row(f"{name}: worker's memory grows by", grown, unit, target=SLOPE_KIB_MAX, is_lower_better=True)
+            )
         return rows
 
-    def _through(self, lines: list[Line], workers: int) -> float:
+    def _through(self, lines: list[Line]) -> float:
         """Messages a second through the whole system, from the first commit to the last."""
-        wanted = sum(len(line.payloads) for line in lines)
         before = self._system.stored()
-        with self._system.workers(workers):
-            self._wait_connected()
-            with self._publishing(lines):
-                self._system.wait_stored(before + wanted)
+        with self._publishing(lines):
+            self._system.wait_stored(before + sum(len(line.payloads) for line in lines))
         return self._system.rate(before)
 
     def _naive(self, lines: list[Line]) -> float:
@@ -261,8 +251,8 @@ class _Bench:
 
         return take
 
-    def _fleet_again(self, messages: int, events: int) -> list[Line]:
-        """Messages for the bare pipeline, which stores what the system never sees."""
+    def _other_fleet(self, messages: int, events: int) -> list[Line]:
+        """Messages for the bare pipeline alone, which the system never sees."""
         other = Fleet(SERVICE, seed=events)
         other.passwords = self._fleet.passwords
         return other.sign(messages, events)
@@ -289,11 +279,6 @@ class _Bench:
             envelope.jws.check(keys[envelope.kid])
         return len(envelopes) / (time.perf_counter() - started)
 
-    def _wait_connected(self) -> None:
-        """Return when the workers had time to start; what is published earlier waits at the broker all the same."""
-        time.sleep(2.0)
-        gc.collect()
-
     @contextmanager
     def _publishing(self, lines: list[Line]) -> Iterator[None]:
         process = multiprocessing.get_context("spawn").Process(target=publish, args=(self._address, lines), daemon=True)
@@ -304,6 +289,10 @@ class _Bench:
             process.join(5)
             if process.is_alive():
                 process.terminate()
+
+
+def _messages(count: int, events: int) -> int:
+    return max(80, count // events)
 
 
 def _insert(tx: Any, rows: list[tuple[bytes, bytes]]) -> None:

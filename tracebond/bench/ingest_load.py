@@ -63,10 +63,18 @@ class Fleet:
         self._aud = aud
         self._random = random.Random(seed)
         self._heads: list[tuple[int, bytes | None]] = [(0, None)] * DEVICES
-        self.keys = [P256Private.from_secret(b"bench device %d" % number) for number in range(DEVICES)]
+        self.keys = _keys()
         self.names = [device_name(ORG, f"https://id.gs1.org/8004/9521000b{number}") for number in range(DEVICES)]
         self.passwords: dict[DeviceName, str] = {}
         self._unit = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: all but the keys, which it derives anew."""
+        return {name: value for name, value in self.__dict__.items() if name != "keys"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.keys = _keys()
 
     def sign(self, count: int, events: int) -> list[Line]:
         """``count`` messages of ``events`` events each, spread over the devices."""
@@ -88,6 +96,10 @@ class Fleet:
     def _event(self) -> dict[str, Any]:
         self._unit += 1
         return {**_EVENT, "epcList": [f"urn:epc:id:sgtin:9521000.012345.{self._unit}"]}
+
+
+def _keys() -> list[P256Private]:
+    return [P256Private.from_secret(b"bench device %d" % number) for number in range(DEVICES)]
 
 
 def publish(address: Address, lines: Sequence[Line]) -> None:
@@ -112,7 +124,7 @@ def publish(address: Address, lines: Sequence[Line]) -> None:
 
 
 def publish_paced(address: Address, fleet: Fleet, rate: int, seconds: float, answers: Connection) -> None:
-    """Sign and publish ``rate`` messages a second; sends (message id, published, receipt) times, unix seconds.
+    """Sign and publish ``rate`` messages a second; sends (message id, published, receipt) times, and the fleet.
 
     Devices read their receipts here, as real ones do. Runs in a process of its own.
     """
@@ -140,7 +152,8 @@ def publish_paced(address: Address, fleet: Fleet, rate: int, seconds: float, ans
                     received.setdefault(message, time.time())
             if len(buffer) < rate // 4 and due <= 0:
                 buffer.append(next(ahead))
-    answers.send([(one, at, received.get(one)) for one, at in published.items()])
+    # The fleet goes back with them: it has signed on, and goes on from there.
+    answers.send(([(one, at, received.get(one)) for one, at in published.items()], fleet))
     answers.close()
 
 

@@ -29,6 +29,7 @@ from tracebond.settings import load_settings
 
 SERVICE = "bench.example"
 STOP_S = 30.0
+START_S = 2.0
 _POLL_S = 0.05
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,24 +85,25 @@ class System:
                 child.wait()
 
     @contextmanager
-    def workers(self, count: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
-        """So many ``tracebond ingest`` processes, each under its own stable client id."""
-        with ExitStack() as stack:
-            children = [
-                stack.enter_context(self.process("ingest", "--client-id", f"bench-{number}"))
-                for number in range(1, count + 1)
-            ]
-            yield children
+    def worker(self, client_id: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """A ``tracebond ingest`` process that has opened its database and is about to connect."""
+        with self.process("ingest", "--client-id", client_id) as child:
+            time.sleep(START_S)
+            yield child
 
     def stored(self) -> int:
         """How many messages are stored."""
         with self.database.reading() as tx:
             return int(tx.execute(sa.select(sa.func.count()).select_from(messages)).scalar_one())
 
-    def waits(self) -> bool:
-        """Whether anything stored has no place in the log yet."""
-        with self.database.reading() as tx:
-            return waiting_count(tx) > 0
+    def wait_sequenced(self) -> None:
+        """Return when everything stored has its place in the log, or after a minute."""
+        deadline = time.monotonic() + QUIET_S
+        while time.monotonic() < deadline:
+            with self.database.reading() as tx:
+                if waiting_count(tx) == 0:
+                    return
+            time.sleep(_POLL_S)
 
     def wait_stored(self, wanted: int) -> None:
         """Return when so many messages are stored.
