@@ -12,6 +12,7 @@ from api.consumer.cache import Rests
 from api.consumer.load import rests_of
 from api.consumer.readings import place_id
 from api.consumer.seen import Seen, records_of, withdrawn
+from api.findings import findings_json
 from api.words import has_words, say
 from core.epcis.vocabulary import local_name
 from core.errors import Rejected
@@ -88,6 +89,14 @@ def item_document(
         "as_of": as_of(book, item_id, log_size),
         "state": _state(state, reader, lang, parties=parties, places=places),
         "alarms": alarms(records, wrong),
+        "findings": findings_json(
+            tx,
+            item_id,
+            lot=lot,
+            reader=reader,
+            lang=lang,
+            places=None if moment.is_now else {(record.leaf, record.number) for record in records},
+        ),
         "journey": [_entry(record, lang, parties=parties, places=places, wrong=wrong) for record in records],
         "hidden": [{"name": row.name, "count": row.count} for row in story.hidden_of(records, lang)],
         "lineage": lineage(records, reader, item_id, lot),

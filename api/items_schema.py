@@ -64,6 +64,21 @@ _STATE: Final = _object(
     events=_INT,
     sensors=_OPEN,
 )
+_FINDING: Final = _object(
+    {
+        "id": _TEXT,
+        "subject": _TEXT_OR_NONE,
+        "org": _TEXT,
+        "events": _TEXTS,
+        "state": {"enum": ["open", "withdrawn"]},
+        "cause": _TEXT_OR_NONE,
+        "raised_leaf": _INT,
+        "history": _list(_object(leaf=_INT, state=_TEXT, cause=_TEXT_OR_NONE, event=_TEXT)),
+    },
+    code=_TEXT,
+    severity={"enum": ["serious", "warning", "notice"]},
+    text=_TEXT,
+)
 _ENTRY: Final = _object(
     leaf=_INT,
     event_number=_INT,
@@ -93,6 +108,7 @@ ITEM_SCHEMA: Final = _object(
     as_of=_AS_OF,
     state={"anyOf": [_STATE, {"type": "null"}]},
     alarms=_list(_OPEN),
+    findings=_list(_FINDING),
     journey=_list(_ENTRY),
     hidden=_list(_object(name=_TEXT, count=_INT)),
     lineage=_object(lot=_TEXT_OR_NONE, made_of=_TEXTS, made_into=_TEXTS),

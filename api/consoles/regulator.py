@@ -15,6 +15,7 @@ from api.consoles.regulator_graph import draw
 from api.consoles.regulator_search import Found, search
 from api.consoles.regulator_trace import View, code, holder_sheet, load, sheets
 from api.errors import NotFound, wants_html
+from api.findings import shown
 from api.items import json_response
 from api.items_document import BadTime, moment_of
 from api.items_trace import holding, transformation, truncated
@@ -25,6 +26,7 @@ from api.services import Services
 from api.words import say
 from api.workbook import csv_file, workbook
 from ledger.asof import Moment
+from ledger.findings_read import about
 
 _XLSX: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 _ITEMS_SHOWN: Final = 8
@@ -70,12 +72,18 @@ def trace(request: Request, code: CODE = "", at: TIME = "", known: TIME = "") ->
         found = search(tx, code)
         if found.item:
             view = load(tx, found.item, asked, lang, log_size=log_head(tx)[0])
-            values["view"] = None if view is None else _shown(view, lang)
+            values["view"] = None if view is None else _shown(view, lang) | {"findings": _findings(tx, view, lang)}
     took_ms = round((time.perf_counter() - began) * 1000)
     values |= {"found": found, "problem": found.problem, "took_ms": took_ms, "query": _query(found, code, at, known)}
     if wants_html(request):
         return show(request, "trace.html", values | {"code_of": _code_of})
     return json_response({name: plain(value) for name, value in values.items() if name != "query"})
+
+
+def _findings(tx: Any, view: View, lang: str) -> list[dict[str, Any]]:
+    """What rules found about everything on the trace."""
+    things = list(dict.fromkeys(thing.id for thing in (*view.back.things, *view.forward.things)))
+    return [shown(one, lang) for one in about(tx, things)]
 
 
 def book(request: Request, code: CODE = "", at: TIME = "", known: TIME = "") -> Response:

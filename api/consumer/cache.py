@@ -74,6 +74,9 @@ def _statement(rests: Rests, on_sqlite: bool) -> tuple[str, tuple[Any, ...]]:
         "(SELECT max(id) FROM deployments WHERE is_current)",
     ]
     values += [VIEWS, "erasure"]
+    for name in rests.things[:1]:
+        parts.append("(SELECT max(changed_leaf) FROM findings WHERE key = ?)")
+        values.append(map_key("item", name))
     if rests.devices:
         gaps = '(SELECT CAST(sum(c.highest + 1 - c."distinct") AS BIGINT) FROM chains c '
         gaps += "JOIN keys k ON k.key_no = c.key_no WHERE k.iss IN ("

@@ -10,12 +10,14 @@ from api.consumer.cache import Rests, things_of
 from api.consumer.model import Gap, ItemView, Lifecycle, Looks, Sale
 from api.consumer.readings import ilmd, place_id
 from api.consumer.seen import Seen, records_of, withdrawn
+from api.findings import plain, serious
 from api.language import show_day_text
 from api.words import has_words, say
 from core.identifiers import class_of, parse
 from ledger import masterdata
 from ledger.asof import Book
 from ledger.disclosure import Reader
+from ledger.findings_read import about
 from ledger.state import Standing, contents, item_state
 from ledger.tables import chains, keys
 
@@ -80,8 +82,15 @@ def item_view(
         gaps=tuple(_gaps(tx, {record.device_id for record in records})),
         contents=len(contents(tx, item_id)) if found.kind == "sscc" else 0,
         out_of_use=say(disposition, lang) if has_words(disposition) else "",
+        findings=_findings(tx, item_id, _lot(state), lang),
         rests=rests_of(item_id, records, state),
     )
+
+
+def _findings(tx: sa.Connection, item_id: str, lot: str | None, lang: str) -> tuple[str, ...]:
+    """What rules found wrong and everybody must know, in plain words."""
+    lots = [lot] if lot and lot != item_id else []
+    return tuple(plain(one, lang) for one in serious(about(tx, [item_id], lots=lots)))
 
 
 def rests_of(item_id: str, records: list[Seen], state: Standing | None) -> Rests:

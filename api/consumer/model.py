@@ -142,6 +142,7 @@ class ItemView:
     corrections: tuple[Correction, ...] = ()
     hidden: tuple[Hidden, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    findings: tuple[str, ...] = ()
     contents: int = 0
     out_of_use: str = ""
     is_anchored: bool = False

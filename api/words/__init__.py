@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from api.words import bank, books, cases, common, consumer, credit, mirror, places, terms, trace
+from api.words import bank, books, cases, common, consumer, credit, findings, mirror, places, terms, trace
 from core.errors import Broken
 
 LANGUAGES: Final = ("zh", "en")
@@ -15,6 +15,7 @@ CATALOGUE: Final[dict[str, tuple[str, str]]] = {
     **books.WORDS,
     **cases.WORDS,
     **credit.WORDS,
+    **findings.WORDS,
     **mirror.WORDS,
     **places.WORDS,
     **terms.WORDS,
