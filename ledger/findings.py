@@ -19,7 +19,8 @@ from ledger.findings_book import Rows, insert
 from ledger.findings_facts import CHILD, EventFact, fact_of
 from ledger.findings_groups import Stocks, balance
 from ledger.findings_places import Places
-from ledger.findings_policy import FindingPolicy, load_policy
+from ledger.findings_policy import FindingPolicy
+from ledger.findings_policy import policy as current_policy
 from ledger.findings_rules import ThingState, When, advance, fold, is_lot
 from ledger.findings_tables import TABLES
 from ledger.followers import LIMIT, Entry, LoggedEvent, LoggedMessage, LoggedRecord, NamedItem, cursor, read_messages
@@ -47,7 +48,7 @@ class Findings:
     name = FINDINGS
 
     def __init__(self, policy: FindingPolicy | None = None) -> None:
-        self._policy = policy or load_policy()
+        self._policy = policy or current_policy()
         self._places = Places()
         self._next = -1
 

@@ -44,6 +44,25 @@ class FindingPolicy:
         return self.severity.get(code, "notice")
 
 
+_chosen: list[Path] = [DEFAULT]
+
+
+def choose(path: Path | None) -> FindingPolicy:
+    """Let this process go by a policy file, by the default for None; gives the policy.
+
+    Raises:
+        Rejected: ``bad_policy``.
+    """
+    found = load_policy(path or DEFAULT)
+    _chosen[0] = path or DEFAULT
+    return found
+
+
+def policy() -> FindingPolicy:
+    """The policy by which this process goes."""
+    return load_policy(_chosen[0])
+
+
 @lru_cache(maxsize=16)
 def load_policy(path: Path = DEFAULT) -> FindingPolicy:
     """The policy of a file; what the file leaves out is taken from the default.
@@ -55,7 +74,7 @@ def load_policy(path: Path = DEFAULT) -> FindingPolicy:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
         default = tomllib.loads(DEFAULT.read_text(encoding="utf-8"))
         values = {name: {**default[name], **given.get(name, {})} for name in default if name != "version"}
-        policy = FindingPolicy(
+        found = FindingPolicy(
             severity=values["severity"],
             speed_kmh={name: float(value) for name, value in values["speed_kmh"].items()},
             slack_km=float(values["speed"]["slack_km"]),
@@ -66,8 +85,8 @@ def load_policy(path: Path = DEFAULT) -> FindingPolicy:
         )
     except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError, ArithmeticError) as error:
         raise Rejected(f"The policy of findings {path.name} cannot be read: {error}", code="bad_policy") from error
-    _check(policy, values)
-    return policy
+    _check(found, values)
+    return found
 
 
 def _check(policy: FindingPolicy, values: Mapping[str, Any]) -> None:

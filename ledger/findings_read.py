@@ -7,7 +7,8 @@ from typing import Any
 from core.prefixmap import map_key
 from ledger.database import Tx, fetch, fetch_among
 from ledger.findings_book import OPEN, Row, ids_of, rows_among, rows_where
-from ledger.findings_policy import FindingPolicy, load_policy
+from ledger.findings_policy import FindingPolicy
+from ledger.findings_policy import policy as current_policy
 from ledger.itemfacts import LOT
 
 SHOWN_MAX = 500
@@ -93,7 +94,7 @@ _LINKED_LOT = (
 
 
 def _shown(rows: Iterable[Row], policy: FindingPolicy | None) -> list[Finding]:
-    judged = policy or load_policy()
+    judged = policy or current_policy()
     found = [
         Finding(
             id=row.id,
