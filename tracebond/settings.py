@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     webhook_private: bool = Field(
         False, description="Let subscriptions report to http, any port and private addresses: tests, closed networks."
     )
+    findings_policy: str = Field(
+        "", description="TOML file with severities and bounds of the rules; empty: ledger/findings_policy.toml."
+    )
     disk_free_min_mb: int = Field(
         512, ge=1, description="Intake and capture stop while the disk under the data folder has fewer MiB free."
     )
