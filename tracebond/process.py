@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -42,6 +43,7 @@ from ledger.anchor import Anchorer, AnchorSettings
 from ledger.chain_logs import check_present
 from ledger.chain_metrics import ChainMetrics
 from ledger.cosignatures import is_awaited
+from ledger import findings, findings_policy
 from ledger.database import Tx
 from ledger.followers import run_once
 from ledger.itemmap import ProofMap, proof_size
@@ -214,8 +216,11 @@ class Running:
             steps = reconcile(parts.db, self.finance, now=now_s())
             return bool(steps.moved)
 
+        chosen = parts.settings.findings_policy
+        rules = findings.Findings(findings_policy.choose(Path(chosen) if chosen else None))
         index, reporter = QueryIndex(), Reporter(parts.db, secrets.token_bytes, parts.settings.webhook_private)
         self.loops.add("followers", follow, idle_s=0.3)
+        self.loops.add("findings", lambda: findings.run_once(parts.db, rules) > 0, idle_s=0.3)
         self.loops.add("query-index", lambda: run_once(parts.db, index) > 0, idle_s=0.3)
         self.loops.add("subscriptions", lambda: reporter.step(now_ms()), idle_s=0.5)
         watch = Watch(parts.db, self.finance)
