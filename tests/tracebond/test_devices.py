@@ -1,18 +1,23 @@
 """Organisations and devices by the command line, on a running server with its own broker and chain."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from core.crypto import generate_p256
 from core.errors import Rejected
-from tracebond.device_cli import device_end
+from tracebond.cli import cli, simulate
+from tracebond.device_cli import device, device_end, org
 from tracebond.devices import read_csv, read_jwk, scope_of
 
 GLN = "9521234000013"
@@ -26,9 +31,21 @@ EVENT = {
 }
 
 
-def tracebond(*arguments: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-m", "tracebond", *map(str, arguments)]
-    return subprocess.run(program, capture_output=True, text=True, timeout=timeout)
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def tracebond(*arguments: object) -> Done:
+    """The command in this process: its start costs more than its work."""
+    for command in (device, org, simulate):
+        cli.add_command(command)
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Done(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +101,58 @@ def test_a_device_is_enrolled_publishes_is_rotated_and_ended(server: Path, docum
         (first["kid"], True, 1),
         (second["kid"], True, 1),
     ]
+
+
+class Guided:
+    """The device of docs/device-guide.md, run as its reader runs it."""
+
+    def __init__(self, folder: Path, server: Path) -> None:
+        text = (Path(__file__).parents[2] / "docs" / "device-guide.md").read_text(encoding="utf-8")
+        blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        assert len(blocks) == 1
+        folder.mkdir()
+        self.file = folder / "device.py"
+        self.file.write_text(blocks[0], encoding="utf-8")
+        found = re.search(r"url.*?(http://127\.0\.0\.1:\d+)", (server / "output").read_text())
+        assert found is not None
+        self.url = found[1]
+
+    def run(self, *arguments: str, home: str = "device", timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+        # Outside the repository and without its path: the page alone must do.
+        environment = {"PATH": os.environ["PATH"], "DEVICE_HOME": home, "TIMEOUT_S": str(timeout_s)}
+        program = [sys.executable, str(self.file), *arguments]
+        return subprocess.run(
+            program, capture_output=True, text=True, timeout=90, cwd=self.file.parent, env=environment
+        )
+
+
+def test_whoever_has_only_read_the_guide_enrols_publishes_rotates_and_ends(server: Path, tmp_path: Path) -> None:
+    assert tracebond("org", "add", GLN, "--data", server, "--name", "Dairy Works", "--role", "maker").returncode == 0
+    guided = Guided(tmp_path / "guide", server)
+    event = json.dumps({**EVENT, "epcList": ["https://id.gs1.org/01/09521234123453/21/A1"]})
+    wrong = json.dumps({**json.loads(event), "eventTime": "2099-01-05T08:00:00Z"})
+    code = tracebond("device", "claim-code", "--org", GLN, "--data", server, "--expires", "1h").stdout.strip()
+
+    claimed = guided.run("claim", guided.url, code, "9521234GUIDE1")
+    assert claimed.returncode == 0, claimed.stderr
+    kid = claimed.stdout.split()[1]
+    assert "claim_code_used" in guided.run("claim", guided.url, code, "9521234GUIDE2", home="other").stderr
+    sent = guided.run("send", event, wrong)
+    assert sorted(sent.stdout.splitlines()) == ["message 0 accepted", "message 1 refused event_in_future"], sent.stderr
+
+    code = tracebond("device", "claim-code", "--org", GLN, "--device", "9521234GUIDE1", "--data", server).stdout.strip()
+    second = guided.run("claim", guided.url, code, home="device-2")
+    assert second.returncode == 0, second.stderr
+    assert guided.run("send", event, timeout_s=3).returncode != 0
+    assert guided.run("connect", guided.url).stderr.startswith("409")
+    assert guided.run("send", event, home="device-2").stdout == "message 0 accepted\n"
+    new = second.stdout.split()[1]
+    assert tracebond("device", "end", new, "--data", server, "--reason", "scrapped").returncode == 0
+    assert guided.run("send", event, home="device-2", timeout_s=3).returncode != 0
+
+    listed = tracebond("device", "list", "--data", server, "--org", GLN, "--json").stdout.splitlines()
+    rows = {row["kid"]: row for row in map(json.loads, listed)}
+    assert [(rows[one]["is_ended"], rows[one]["messages"]) for one in (kid, new)] == [(True, 1), (True, 1)]
 
 
 def test_devices_of_a_csv_file_are_enrolled_after_a_preview(server: Path, tmp_path: Path) -> None:
