@@ -39,11 +39,11 @@ from ingest.source import Source
 from ingest.sources import open_source
 from ingest.stages import StageMetrics
 from ingest.topics import DeviceName, device_name
+from ledger import findings, findings_policy
 from ledger.anchor import Anchorer, AnchorSettings
 from ledger.chain_logs import check_present
 from ledger.chain_metrics import ChainMetrics
 from ledger.cosignatures import is_awaited
-from ledger import findings, findings_policy
 from ledger.database import Tx
 from ledger.followers import run_once
 from ledger.itemmap import ProofMap, proof_size
