@@ -1,7 +1,13 @@
-"""A worker in a process of its own, to be killed: ``worker_process.py DATABASE_URL BROKER_URL CLIENT_ID``."""
+"""A worker in a process of its own, to be killed: ``worker_process.py DATABASE_URL BROKER_URL CLIENT_ID``.
 
+It kills itself at the crash point that the environment names in ``KILL_AT``.
+"""
+
+import os
+import signal
 import sys
 import time
+from collections.abc import Callable
 
 from core.crypto import P256Private
 from core.errors import Unavailable
@@ -19,12 +25,21 @@ def main(database_url: str, broker_url: str, client_id: str) -> None:
         service_of(aud=AUD, log=LOG, promise_s=60, heartbeat_s=86_400),
         operator_key=P256Private.from_secret(OPERATOR.encode()),
         receipt_key=RECEIPT_KEY,
+        at=_killed_at(os.environ.get("KILL_AT", "")),
     )
     while True:
         try:
             worker.run_once()
         except Unavailable:
             time.sleep(0.2)
+
+
+def _killed_at(wanted: str) -> Callable[[str], None]:
+    def at(point: str) -> None:
+        if point == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return at
 
 
 if __name__ == "__main__":
