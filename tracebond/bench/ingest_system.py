@@ -50,9 +50,9 @@ class System:
         stack.callback(parts.close)
         self.database: Database = parts.db
         self.operator, self.receipts = parts.keyfiles.operator, parts.keyfiles.receipt
-        stack.enter_context(self.process("sequence"))
+        self._children = [stack.enter_context(self.process("sequence"))]
         maker = P256Private.from_secret(b"bench maker")
-        enrolment = Enrolment(parts)
+        enrolment = Enrolment(parts, self.check_alive)
         enrolment.wait_sequenced([self.receipts.thumbprint()])
         enrolment.organisations([OrganisationSpec(GLN, "Benchmark", "maker")], {GLN: maker})
         scope = {"rate": {"per_s": 100_000, "burst": 1_000_000}}
@@ -84,12 +84,26 @@ class System:
                 child.kill()
                 child.wait()
 
+    def check_alive(self) -> None:
+        """Return if no process of the system has ended by itself.
+
+        Raises:
+            Unavailable: ``bench_stalled`` with the end of its log.
+        """
+        if any(child.poll() is not None for child in self._children):
+            log = (self._folder / "processes.log").read_text(encoding="utf-8", errors="replace")[-800:]
+            raise Unavailable(f"A process of the system ended: {log}", code="bench_stalled")
+
     @contextmanager
     def worker(self, client_id: str) -> Iterator["subprocess.Popen[bytes]"]:
         """A ``tracebond ingest`` process that has opened its database and is about to connect."""
         with self.process("ingest", "--client-id", client_id) as child:
             time.sleep(START_S)
-            yield child
+            self._children.append(child)
+            try:
+                yield child
+            finally:
+                self._children.remove(child)
 
     def stored(self) -> int:
         """How many messages are stored."""
@@ -113,6 +127,7 @@ class System:
         """
         before, quiet = -1, time.monotonic() + QUIET_S
         while (done := self.stored()) < wanted:
+            self.check_alive()
             if done > before:
                 before, quiet = done, time.monotonic() + QUIET_S
             elif time.monotonic() > quiet:
