@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -42,11 +43,12 @@ Wrap = Callable[[Device, Wire], Wire]
 
 
 class Connection:
-    """The MQTT 5 connection of one device.
+    """The MQTT connection of one device: version 5, or 3.1.1 where the broker speaks no other.
 
     Args:
         device: whose messages it carries.
-        url: ``mqtt://[user:password@]host:port`` or ``mqtts://``; a device's own credentials come first.
+        url: ``mqtt://[user:password@]host:port,host:port`` or ``mqtts://``; a device's own credentials come first.
+            After each lost or failed connection the next host is tried, or a dead node would be tried for ever.
         selector: where its socket is watched.
         ca_file: PEM file of the authority for ``mqtts``.
         wrap: puts faults between device and network.
@@ -64,14 +66,12 @@ class Connection:
         self.device = device
         self.is_ready = False
         self.refused = ""
-        parts = urlsplit(url)
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise Rejected("A broker is named by mqtt://user:password@host:port.", code="bad_broker_url")
-        self._host = parts.hostname
-        self._is_tls = parts.scheme == "mqtts"
-        self._port = parts.port or (8883 if self._is_tls else 1883)
-        self._user = device.config.username or unquote(parts.username or "")
-        self._password = device.config.password or unquote(parts.password or "")
+        self._is_tls, who, self._hosts = _read_url(url)
+        # Devices spread over the nodes from the start, each by its own name.
+        self._place = zlib.crc32(device.config.path.encode())
+        self._protocol = mqtt.MQTTv5
+        self._user = device.config.username or who[0]
+        self._password = device.config.password or who[1]
         self._ca_file = ca_file
         self._selector = selector
         self._client: mqtt.Client | None = None
@@ -127,7 +127,8 @@ class Connection:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self.device.config.path,
-            protocol=mqtt.MQTTv5,
+            protocol=self._protocol,
+            clean_session=None if self._protocol == mqtt.MQTTv5 else True,
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
@@ -149,7 +150,12 @@ class Connection:
         self._retry_s = min(self._retry_s * 2, RETRY_S_MAX)
         self._client = client
         try:
-            client.connect(self._host, self._port, keepalive=KEEPALIVE_S, clean_start=True, properties=_properties())
+            host, port = self._hosts[self._place % len(self._hosts)]
+            self._place += 1
+            if self._protocol == mqtt.MQTTv5:
+                client.connect(host, port, keepalive=KEEPALIVE_S, clean_start=True, properties=_properties())
+            else:
+                client.connect(host, port, keepalive=KEEPALIVE_S)
         except OSError as error:
             self.refused = str(error)
             self._client = None
@@ -164,6 +170,10 @@ class Connection:
     def _connected(self, client: mqtt.Client, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
         if reason.is_failure:
             self.refused = str(reason)
+            if str(reason) == "Unsupported protocol version":
+                # The same node again at once, in the older language.
+                self._protocol, self._retry_at = mqtt.MQTTv311, 0.0
+                self._place -= 1
             return
         config = self.device.config
         client.subscribe([(config.topic("receipts"), SubscribeOptions(qos=1)),
@@ -215,6 +225,25 @@ class Connection:
         sock, self._socket = self._socket, None
         if sock is not None:
             self._selector.unregister(sock)
+
+
+def _read_url(url: str) -> tuple[bool, tuple[str, str], list[tuple[str, int]]]:
+    """Whether it is encrypted, user name and password, and the hosts with their ports."""
+    scheme, _, rest = url.partition("://")
+    who, _, hosts = rest.rstrip("/").rpartition("@")
+    name, _, password = who.partition(":")
+    is_tls = scheme == "mqtts"
+    try:
+        found = [urlsplit(f"//{host}") for host in hosts.split(",")]
+        places = [(each.hostname or "", each.port or (8883 if is_tls else 1883)) for each in found]
+    except ValueError:
+        places = [("", 0)]
+    if scheme not in ("mqtt", "mqtts") or not all(host for host, _ in places):
+        raise Rejected(
+            "A broker is named by mqtt://user:password@host:port; a cluster by its hosts with commas between.",
+            code="bad_broker_url",
+        )
+    return is_tls, (unquote(name), unquote(password)), places
 
 
 @lru_cache(maxsize=1)

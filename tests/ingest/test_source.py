@@ -45,63 +45,6 @@ def payloads(deliveries: list[Delivery]) -> list[bytes]:
     return [delivery.payload for delivery in deliveries]
 
 
-def test_deliveries_come_in_order_and_stay_acknowledged(broker: EmbeddedBroker, device: Peer) -> None:
-    source = connected(broker)
-    send(device, range(50))
-
-    found = collect(source, 50)
-    source.ack([delivery.token for delivery in found if delivery.token])
-    source.close()
-
-    assert payloads(found) == [b"%d" % number for number in range(50)]
-    assert {delivery.topic for delivery in found} == {DEVICE.events}
-    again = connected(broker)
-    assert collect(again, 1, timeout_s=0.5) == []
-    again.close()
-
-
-def test_what_was_not_acknowledged_comes_again(broker: EmbeddedBroker, device: Peer) -> None:
-    source = connected(broker)
-    send(device, range(10))
-    found = collect(source, 10)
-    source.ack([delivery.token for delivery in found[:4] if delivery.token])
-    time.sleep(0.2)
-    source.close()
-
-    again = connected(broker)
-
-    assert payloads(collect(again, 6)) == [b"%d" % number for number in range(4, 10)]
-    again.close()
-
-
-def test_messages_wait_for_a_worker_that_is_away(broker: EmbeddedBroker, device: Peer) -> None:
-    connected(broker).close()
-    send(device, range(20))
-
-    source = connected(broker)
-
-    assert payloads(collect(source, 20)) == [b"%d" % number for number in range(20)]
-    source.close()
-
-
-def test_two_workers_share_the_stream(broker: EmbeddedBroker, device: Peer) -> None:
-    first, second = connected(broker, "worker-1"), connected(broker, "worker-2")
-
-    send(device, range(40))
-
-    by_first: list[Delivery] = []
-    by_second: list[Delivery] = []
-    deadline = time.monotonic() + 60
-    while len(by_first) + len(by_second) < 40 and time.monotonic() < deadline:
-        by_first += first.receive(1_000, 0.1)
-        by_second += second.receive(1_000, 0.1)
-    assert sorted(payloads([*by_first, *by_second])) == sorted(b"%d" % number for number in range(40))
-    assert by_first
-    assert by_second
-    first.close()
-    second.close()
-
-
 def test_queue_never_holds_more_than_the_receive_maximum(broker: EmbeddedBroker, device: Peer) -> None:
     source = connected(broker, receive_max=5)
     send(device, range(40))
@@ -171,17 +114,6 @@ def test_refused_worker_says_so(broker: EmbeddedBroker) -> None:
     wait_for(lambda: "refuses" in source.state.sentence or "lost" in source.state.sentence)
 
     assert not source.state.is_connected
-    source.close()
-
-
-def test_answers_reach_their_device(broker: EmbeddedBroker, device: Peer) -> None:
-    assert device.may_subscribe(DEVICE.receipts)
-    source = connected(broker)
-
-    taken = source.publish([(DEVICE.receipts, b"%d" % number) for number in range(500)])
-
-    assert taken == 500
-    wait_for(lambda: [payload for _, payload in device.messages] == [b"%d" % number for number in range(500)])
     source.close()
 
 

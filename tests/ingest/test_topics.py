@@ -3,7 +3,15 @@
 import pytest
 
 from core.errors import Rejected
-from ingest.topics import DeviceName, device_name, read_broker_url, read_events_topic
+from ingest.topics import (
+    DeviceName,
+    device_name,
+    read_broker_url,
+    read_broker_urls,
+    read_events_topic,
+    to_routing_key,
+    to_topic,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -70,3 +78,25 @@ def test_other_urls_are_refused(url: str) -> None:
 
 def test_username_is_the_two_topic_levels() -> None:
     assert DeviceName("9520000000004", "d1").username == "9520000000004/d1"
+
+
+def test_a_cluster_is_named_by_all_its_hosts() -> None:
+    found = read_broker_urls("amqps://tb-ingest:p%2Cw@a.example:1,b.example,c.example:3/")
+
+    assert [(one.host, one.port) for one in found] == [("a.example", 1), ("b.example", 5671), ("c.example", 3)]
+    assert {(one.username, one.password, one.is_tls) for one in found} == {("tb-ingest", "p,w", True)}
+
+
+@pytest.mark.parametrize("url", ["amqp://a,,b", "amqp://", "http://a,b", "amqp://" + ",".join("abcdefghijklmnopq")])
+def test_a_wrong_list_of_hosts_is_refused(url: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        read_broker_urls(url)
+
+    assert refused.value.code == "bad_broker_url"
+
+
+def test_a_topic_goes_through_a_routing_key_and_back() -> None:
+    topic = device_name("https://id.gs1.org/417/9520000000004", "https://id.gs1.org/8004/952000A.1%2Fx").events
+
+    assert to_routing_key(topic) == "tb.1.9520000000004.952000A%2E1%2Fx.events"
+    assert to_topic(to_routing_key(topic)) == topic
