@@ -295,7 +295,11 @@ class Device:
         return False
 
     def take_command(self, raw: bytes) -> bool:
-        """Obey ``{"v":1,"t":"resend","from":seq,"to":seq}``: messages of that range are due at once."""
+        """Obey ``{"v":1,"t":"resend","kid":..,"from":seq,"to":seq}``: messages of that range are due at once.
+
+        What holds a receipt is not sent again: the service has it and has promised to keep it. Without ``kid`` the
+        command is for the present key.
+        """
         try:
             command = parse_json(raw, bytes_max=COMMAND_BYTES_MAX)
         except Rejected:
@@ -304,7 +308,7 @@ class Device:
             self.ignored += 1
             return False
         first, last = command.get("from"), command.get("to")
-        if type(first) is not int or type(last) is not int:
+        if type(first) is not int or type(last) is not int or command.get("kid", self.kid) != self.kid:
             self.ignored += 1
             return False
         for seq, flight in self._flights.items():

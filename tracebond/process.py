@@ -35,6 +35,7 @@ from ingest.metrics import IngestMetrics
 from ingest.partner_messages import MessageDesk
 from ingest.pipeline import Brake, Worker, service_of
 from ingest.pressure import backlog_brake, chain_brake, disk_brake
+from ingest.resend import Resender
 from ingest.source import Source
 from ingest.sources import open_source
 from ingest.stages import StageMetrics
@@ -52,7 +53,7 @@ from ledger.log import Block, Sequencer
 from ledger.queryindex import QueryIndex
 from ledger.state import views
 from ledger.store import admit_record
-from tracebond.desks import device_desk
+from tracebond.desks import device_desk, quarantine_desk
 from tracebond.enrol import GATEWAY, Enrolment
 from tracebond.finance_files import case_signer
 from tracebond.logs import configure
@@ -109,6 +110,7 @@ class Running:
         self.gateway: Gateway | None = None
         self.capture_worker: CaptureWorker | None = None
         self.devices = device_desk(parts, self._access)
+        self.quarantine = quarantine_desk(parts)
         self._closing: list[Callable[[], object]] = []
         self._is_watching = False
         self.finance = self._finance()
@@ -204,6 +206,9 @@ class Running:
         )
         self._closing.append(worker.close)
         self.loops.add("ingest", worker.run_once, idle_s=0.01)
+        if settings.resend_s:
+            resender = Resender(parts.db, self.source.publish, after_s=settings.resend_s)
+            self.loops.add("resend", lambda: resender.step(now_ms()) and None, idle_s=5.0)
 
     def add_followers(self) -> None:
         """State and history, then finance's reconciler and the monitoring of running facilities."""
@@ -264,8 +269,9 @@ class Running:
         self.loops.add("capture", capture, idle_s=0.0)
 
     def add_doors(self) -> None:
-        """Shuts devices out at the broker whose keys have all ended."""
+        """Shuts devices out at the broker whose keys have all ended, and lets old rows of the quarantine go."""
         self.loops.add("doors", self.devices.doors.tidy, idle_s=5.0)
+        self.loops.add("retention", lambda: self.quarantine.purge() < 0, idle_s=3_600.0)
 
     def add_proofs(self) -> None:
         """The map that proofs are made from."""
@@ -304,6 +310,8 @@ class Running:
                 gateway=self.gateway,
                 capture_worker=self.capture_worker,
                 devices=self.devices,
+                quarantine=self.quarantine,
+                publish=None if self.source is None else self.source.publish,
                 sign_case=case_signer(settings, parts.keyfiles),
                 broker_problem=self._broker_problem,
             )

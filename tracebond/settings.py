@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     broker_ca: str = Field(
         "", description="PEM file of the authority that signed the broker's certificate; empty: the system's own."
     )
+    resend_s: int = Field(
+        30, ge=0, description="Ask a device again for a missing message when it is missing so many seconds; 0: never."
+    )
     device_broker_url: str = Field(
         "", description="Address that devices are told to connect to; empty: the broker's own."
     )
@@ -49,6 +52,9 @@ class Settings(BaseSettings):
     anchor_leaves: int = Field(50_000, gt=0, description="Anchor earlier when this many leaves are waiting.")
     promise_s: int = Field(60, gt=0, description="Receipts promise inclusion within this many seconds.")
     heartbeat_s: int = Field(86_400, gt=0, description="A checkpoint is made at least this often, entries or not.")
+    quarantine_days: int = Field(
+        90, ge=1, le=3_650, description="Days that a message that was not taken stays in the quarantine."
+    )
     mirror_keys: str = Field(
         "", description="Verifier keys of mirrors that the pages pin, with spaces between; the reader may pin others."
     )

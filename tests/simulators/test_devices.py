@@ -208,6 +208,7 @@ def test_a_resend_command_makes_its_range_due_and_others_are_ignored() -> None:
 
     assert device.take_command(canonical_bytes({"v": 1, "t": "resend", "from": 1, "to": 2}))
     assert not device.take_command(b"[1]")
+    assert not device.take_command(canonical_bytes({"v": 1, "t": "resend", "kid": "other", "from": 0, "to": 0}))
     assert not device.take_command(canonical_bytes({"v": 1, "t": "resend", "from": "1", "to": None}))
     device.pump(network, 0.1)
 
