@@ -6,6 +6,7 @@ the item map and anchoring are all part of what is measured.
 
 import bisect
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import sqlalchemy as sa
 
 from core.crypto import P256Private
@@ -29,7 +31,7 @@ from tracebond.settings import load_settings
 
 SERVICE = "bench.example"
 STOP_S = 30.0
-START_S = 2.0
+START_S = 120.0
 _POLL_S = 0.05
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,9 +64,10 @@ class System:
         fleet.passwords = broker.access.sync(fleet.names)
 
     @contextmanager
-    def process(self, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    def process(self, *arguments: str, metrics_port: int = 0) -> Iterator["subprocess.Popen[bytes]"]:
         """A ``tracebond`` command on this deployment, asked to end afterwards."""
-        given = {f"TRACEBOND_{name.upper()}": str(value) for name, value in self.settings.model_dump().items()}
+        settings = {**self.settings.model_dump(), "metrics_port": metrics_port}
+        given = {f"TRACEBOND_{name.upper()}": str(value) for name, value in settings.items()}
         with (self._folder / "processes.log").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "tracebond", *arguments],
@@ -96,14 +99,30 @@ class System:
 
     @contextmanager
     def worker(self, client_id: str) -> Iterator["subprocess.Popen[bytes]"]:
-        """A ``tracebond ingest`` process that has opened its database and is about to connect."""
-        with self.process("ingest", "--client-id", client_id) as child:
-            time.sleep(START_S)
+        """A ``tracebond ingest`` process, connected to the broker."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        with self.process("ingest", "--client-id", client_id, metrics_port=port) as child:
             self._children.append(child)
             try:
+                self._wait_connected(port)
                 yield child
             finally:
                 self._children.remove(child)
+
+    def _wait_connected(self, port: int) -> None:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            self.check_alive()
+            try:
+                text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+            except httpx.TransportError:
+                text = ""
+            if "tracebond_ingest_is_connected 1.0" in text:
+                return
+            time.sleep(_POLL_S)
+        raise Unavailable("A worker does not reach the broker.", code="bench_stalled")
 
     def stored(self) -> int:
         """How many messages are stored."""

@@ -1,0 +1,50 @@
+"""``/readyz`` goes red for each part that is really away, and names it; green again when it is back."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from api.machine import readyz
+from contracts.chain import open_chain
+from ledger.database import open_database
+from tests.contracts.harness import AnvilNode
+from tests.conftest import start_postgres
+
+
+def test_readiness_names_each_part_that_is_away(tmp_path: Path) -> None:
+    server, anvil = start_postgres(), AnvilNode()
+    broker = [""]
+    try:
+        database = open_database(server.create())
+        chain = open_chain(anvil.url, tmp_path, timeout_s=5)
+        app = FastAPI()
+        app.add_api_route("/readyz", readyz)
+        app.state.services = SimpleNamespace(db=database, chain=chain, broker_problem=lambda: broker[0])
+        client = TestClient(app)
+        assert red(client) == set()
+
+        broker[0] = "The broker cannot be reached."
+        assert red(client) == {"broker"}
+        broker[0] = ""
+        server.stop("immediate")
+        assert red(client) == {"database"}
+        server.start()
+        assert red(client) == set()
+        anvil.stop()
+        assert red(client) == {"chain"}
+        database.close()
+    finally:
+        anvil.stop()
+        server.stop()
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def red(client: TestClient) -> set[str]:
+    answer = client.get("/readyz")
+    parts = {name for name, state in answer.json()["parts"].items() if state != "ok"}
+    assert answer.status_code == (503 if parts else 200)
+    assert answer.headers["cache-control"] == "no-store"
+    return parts
