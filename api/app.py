@@ -64,15 +64,20 @@ def install_consoles(routes: Routes) -> None:
         cases,
         claims,
         credit,
+        devices,
         factory,
+        master,
         operator,
+        quarantine,
         records,
         regulator,
         reports,
         reports_regulator,
     )
 
-    parts = (bank, books, case_file, cases, claims, credit, factory, operator, records, regulator, reports,
-             reports_regulator)  # fmt: skip
+    parts = (
+        bank, books, case_file, cases, claims, credit, devices, factory, master, operator, quarantine, records,
+        regulator, reports, reports_regulator,
+    )  # fmt: skip
     for part in parts:
         part.install(routes)

@@ -3,13 +3,14 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.chain import Chain
 from ingest.devicedesk import DeviceDesk
 from ingest.gateway import Gateway
+from ingest.quarantine_desk import QuarantineDesk
 from ledger.database import Database, Tx
 from ledger.itemmap import ProofMap
 from ledger.proofs import LogPlace
@@ -48,6 +49,8 @@ class Services:
         finance: what the bank's desk calls, see ``api/consoles/bank.py``.
         gateway: signs what partners capture; None where this process takes no captures.
         devices: takes records, claims and what organisations do with their devices; None where this process does not.
+        publish: sends on devices' command topics, and gives how many were taken; None where no broker is reached.
+        quarantine: replays and clears the quarantine; None where this process does not.
         capture_worker: told (``call``) when a capture job is stored; see ``api/epcis/worker.py``.
         sign_case: application, lender and unix seconds to a signed case file; None where no operator's key is held.
         broker_problem: "" while the broker answers, else what is wrong.
@@ -63,6 +66,8 @@ class Services:
     gateway: Gateway | None = None
     capture_worker: Any = None
     devices: DeviceDesk | None = None
+    quarantine: QuarantineDesk | None = None
+    publish: Callable[[Sequence[tuple[str, bytes]]], int] | None = None
     sign_case: Callable[[Tx, str, str, int], bytes] | None = None
     broker_problem: Callable[[], str] = lambda: ""
     now_ms: Callable[[], int] = _now_ms

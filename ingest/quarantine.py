@@ -109,6 +109,7 @@ def search(
     message_id: bytes | None = None,
     since_ms: int | None = None,
     until_ms: int | None = None,
+    text: str | None = None,
     before_id: int | None = None,
     limit: int = 50,
 ) -> list[QuarantineRow]:
@@ -117,6 +118,7 @@ def search(
     Args:
         state: ``open``, ``accepted``, ``dismissed`` or None for all.
         since_ms, until_ms: bounds of the last arrival, the second one excluded.
+        text: stands in the sentence, pointer, topic or code, in any case.
         before_id: the last id of the page before.
         limit: at most 500.
     """
@@ -129,6 +131,9 @@ def search(
         query = query.where(quarantine.c.last_ms >= since_ms)
     if until_ms is not None:
         query = query.where(quarantine.c.last_ms < until_ms)
+    if text:
+        columns = (quarantine.c.sentence, quarantine.c.pointer, quarantine.c.topic, quarantine.c.code)
+        query = query.where(sa.or_(*(column.icontains(text, autoescape=True) for column in columns)))
     if before_id is not None:
         query = query.where(quarantine.c.id < before_id)
     return [QuarantineRow(**row) for row in tx.execute(query).mappings()]

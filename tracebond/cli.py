@@ -128,26 +128,6 @@ def serve(data: Path | None, host: str | None, port: int | None) -> None:
 
 
 @cli.command()
-@_data_option
-@click.option("--document", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for receipts.")
-@click.option(
-    "--device",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of an enrolled device that sends them (tracebond device enrol --out).",
-)
-def simulate(data: Path | None, document: Path, timeout: float, device: Path | None) -> None:
-    """Sign and send the events of an EPCIS 2.0 JSON-LD document, as a device would.
-
-    The events travel as they are: what is wrong with them is named by the receiver, in its quarantine. A server
-    (`tracebond up`) must be running on the same data folder. Prints one line a message; exits 1 if one was refused.
-    """
-    from tracebond.simulate import send_file
-
-    sys.exit(send_file(load_settings(data=data), document, timeout_s=timeout, say=click.echo, folder=device))
-
-
-@cli.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--rpc", required=True, help="JSON-RPC address of a node you trust.")
 @click.option("--log-contract", required=True, help="Address of the TransparencyLog contract you pin (0x..).")
@@ -220,8 +200,24 @@ def main() -> None:
     from tracebond.log_cli import log
     from tracebond.mirror_cli import mirror
     from tracebond.partner_cli import partner
+    from tracebond.quarantine_cli import quarantine
     from tracebond.receipts_cli import receipts
+    from tracebond.simulate_cli import simulate
 
-    for command in (partner, bench, broker, chain, device, finance, log, mirror, org, erasure, receipts):
+    for command in (
+        partner,
+        quarantine,
+        bench,
+        broker,
+        chain,
+        device,
+        finance,
+        log,
+        mirror,
+        org,
+        erasure,
+        receipts,
+        simulate,
+    ):
         cli.add_command(command)
     cli(prog_name="tracebond")

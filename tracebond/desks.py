@@ -1,4 +1,4 @@
-"""The desk for devices and records over the open parts of a process."""
+"""The desks for devices, records and the quarantine over the open parts of a process."""
 
 import secrets
 from collections.abc import Callable
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from ingest.claims import ClaimDesk
 from ingest.devicedesk import DeviceDesk
 from ingest.doors import Access, Doors
+from ingest.pipeline import service_of
 from ingest.pressure import backlog_brake, disk_brake
+from ingest.quarantine_desk import QuarantineDesk
 from ingest.receipts import Terms
 from ingest.recorddesk import RecordDesk
 from ingest.topics import BrokerAddress, read_broker_url
@@ -41,6 +43,17 @@ def device_desk(parts: Parts, access: Callable[[], Access | None] | None = None)
         receipt_keys=(parts.keyfiles.receipt.jwk(),),
         now_ms=now_ms,
         random=secrets.token_bytes,
+    )
+
+
+def quarantine_desk(parts: Parts) -> QuarantineDesk:
+    """The desk for what was not taken."""
+    settings = parts.settings
+    service = service_of(
+        aud=settings.service_id, log=settings.origin, promise_s=settings.promise_s, heartbeat_s=settings.heartbeat_s
+    )
+    return QuarantineDesk(
+        parts.db, service, operator_key=parts.keyfiles.operator, now_ms=now_ms, days=settings.quarantine_days
     )
 
 

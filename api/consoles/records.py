@@ -109,7 +109,7 @@ def listed(request: Request, t: str = "", before: int = 0) -> Response:
         raise Rejected(f"t is one of {', '.join(KINDS)}.", code="bad_parameter", pointer="t")
     with services.db.reading() as tx:
         page, after = recorddesk.listed(tx, org=who.org, t=t or None, before=before or None)
-    values = {"records": [one.as_json() for one in page], "before": after, "t": t, "kinds": KINDS, "org": who.org}
+    values = {"records": [one.as_json() for one in page], "before": after, "kind": t, "kinds": KINDS, "org": who.org}
     return show(request, "records.html", values)
 
 

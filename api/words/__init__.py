@@ -2,7 +2,21 @@
 
 from typing import Final
 
-from api.words import bank, books, cases, common, consumer, credit, findings, mirror, places, terms, trace
+from api.words import (
+    bank,
+    books,
+    cases,
+    common,
+    consumer,
+    credit,
+    factory,
+    findings,
+    mirror,
+    places,
+    quarantine,
+    terms,
+    trace,
+)
 from core.errors import Broken
 
 LANGUAGES: Final = ("zh", "en")
@@ -15,9 +29,11 @@ CATALOGUE: Final[dict[str, tuple[str, str]]] = {
     **books.WORDS,
     **cases.WORDS,
     **credit.WORDS,
+    **factory.WORDS,
     **findings.WORDS,
     **mirror.WORDS,
     **places.WORDS,
+    **quarantine.WORDS,
     **terms.WORDS,
     **trace.WORDS,
 }
