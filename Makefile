@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo up test static check format soak lock clean
+.PHONY: help setup setup-test demo up test static check format soak cluster lock clean
 PY := .venv/bin/python
 ARGS ?=
 
@@ -33,6 +33,10 @@ check: setup-test static ## The quick loop: format, lint, types, layers, unit te
 
 soak: setup-test ## The long campaigns of the same tests (an hour or so)
 	@TRACEBOND_CAMPAIGN=1 $(PY) -m pytest -q --timeout 7200 tests/properties tests/contracts tests/campaign tests/ledger/test_anchor_kill.py tests/ledger/test_anchor_faults.py tests/finance/test_race.py tests/finance/test_crash.py tests/conformance/test_openapi.py
+
+cluster: setup-test ## Three RabbitMQ nodes with real devices and workers, killed one after another (about five minutes)
+	@scripts/setup.sh cluster
+	@TRACEBOND_CLUSTER=1 $(PY) -m pytest -q -s --timeout 900 tests/campaign/test_cluster.py tests/ingest/test_sources.py
 
 lock: ## Write the hash-locked requirements again from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -q -o requirements-dev.txt

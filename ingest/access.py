@@ -126,6 +126,17 @@ class BrokerAccess:
             self._change(added, present - wanted)
         return added
 
+    def admit(self, devices: Iterable[DeviceName]) -> dict[DeviceName, str]:
+        """Let devices in beside those that are there; every one gets a new password, which is given this once.
+
+        Raises:
+            Unavailable: the broker did not answer; call again.
+        """
+        added = {name: new_password() for name in sorted(set(devices))}
+        with self._lock:
+            self._change(added, added.keys() & self._devices())
+        return added
+
     def add(self, name: DeviceName, password: str | None = None) -> str:
         """Let one device in, or give it a new password; returns the password."""
         chosen = password or new_password()

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up what a target needs and nothing it has already: `setup.sh run` for the product, `setup.sh test` for the tests too.
+# Sets up what a target needs and nothing it has already: `setup.sh run` for the product, `setup.sh test` for the tests too,
+# `setup.sh cluster` for the clustered broker that `make cluster` tries.
 # Debian packages are installed where we have the rights (root, or sudo without a password); else it says exactly what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,7 +31,7 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || deb
 python3 -c 'import ensurepip, venv' 2>/dev/null || debian must python3-venv
 
 lock=requirements.txt
-[ "$goal" = test ] && lock=requirements-dev.txt
+case $goal in test | cluster) lock=requirements-dev.txt ;; esac
 want=$(cat requirements.txt "$lock" | sha256sum | cut -d' ' -f1)
 have=$(cat ".venv/.$lock.sha256" 2>/dev/null || true)
 if [ "$want" != "$have" ]; then
@@ -52,6 +53,12 @@ chmod +x .venv/bin/tracebond
 mosquitto() { PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v mosquitto >/dev/null; }
 # The broker is a child process of the product. Without rights it is unpacked under the data folder at start.
 mosquitto || debian may mosquitto
+
+if [ "$goal" = cluster ] && [ ! -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then
+  # Its own service is not wanted: the nodes of `make cluster` stand in folders of their own, on ports of their own.
+  debian must rabbitmq-server
+  root systemctl disable --now rabbitmq-server >/dev/null 2>&1 || true
+fi
 
 if [ "$goal" = test ]; then
   mosquitto || debian must mosquitto

@@ -1,4 +1,4 @@
-"""A storm against a clean run: the same messages duplicated, reordered, dropped and sent again, with hostile ones between.
+"""A storm against a clean run: the same messages duplicated, reordered, dropped, sent again, hostile ones between.
 
 A thousand messages here; with TRACEBOND_CAMPAIGN=1 a hundred thousand. The stream and its faults follow from one seed.
 """
@@ -6,6 +6,7 @@ A thousand messages here; with TRACEBOND_CAMPAIGN=1 a hundred thousand. The stre
 import os
 import random
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,6 @@ import sqlalchemy as sa
 
 from core.message import issue, split
 from ingest.tables import quarantine
-from ingest.topics import device_name
 from ledger.chains import gaps
 from ledger.database import Database, open_database
 from ledger.followers import run_once
@@ -89,7 +89,7 @@ def make_stream(rig: Rig) -> Stream:
 
 
 def throw(source: random.Random, rig: Rig, made: Stream) -> None:
-    """Give each message a place in the stream that is its own, a later one, or two of them; put hostile ones between."""
+    """Give each message its own place in the stream, a later one, or two; put hostile ones between."""
     placed: list[tuple[float, tuple[str, bytes]]] = []
     made.made = dict.fromkeys(("duplicated", "reordered", "dropped", "hostile"), 0)
     for place, message in enumerate(made.clean):
@@ -159,8 +159,8 @@ def outcome(rig: Rig, stream: Stream) -> dict[str, Any]:
             )
         ).all()
         holes = [(gap.kid, gap.first, gap.last) for gap in gaps(tx)]
-        at = {row.leaf: bytes(row.id) for row in tx.execute(
-            sa.select(entries.c.leaf, messages.c.id).join(messages, messages.c.arrival == entries.c.arrival))}  # fmt: skip
+        leaves = sa.select(entries.c.leaf, messages.c.id).join(messages, messages.c.arrival == entries.c.arrival)
+        at = {row.leaf: bytes(row.id) for row in tx.execute(leaves)}
         states = {}
         for start in range(0, len(stream.items), 500):
             for item, state in item_states_of(tx, stream.items[start : start + 500]).items():
@@ -214,8 +214,7 @@ def test_a_storm_ends_in_the_state_of_the_clean_run(sqlite_template: Path, tmp_p
     assert sum(len(seqs) for seqs in reported_at_half.values()) > sum(map(len, stream.gaps.values()))
     assert quarantined(stormy) == stream.hostile
     assert quarantined(clean) == set()
-    assert device_name(MAKER, clean.world.iss(names()[0])).events == stream.clean[0][0] or len(names()) > 1
-    print(f"seed {SEED}: {len(stream.stormy)} deliveries of {len(stream.clean)} messages, {stream.made}")
+    sys.stdout.write(f"seed {SEED}: {len(stream.stormy)} deliveries of {len(stream.clean)} messages, {stream.made}\n")
     for rig in (clean, stormy):
         rig.database.close()
 

@@ -11,9 +11,11 @@ from tracebond.cli import cli
 from tracebond.finance_cli import finance
 from tracebond.loops import Loops
 from tracebond.settings import describe, load_settings
+from tracebond.simulate_cli import simulate
 
 pytestmark = pytest.mark.unit
 cli.add_command(finance)
+cli.add_command(simulate)
 
 
 def call(*arguments: str) -> Result:

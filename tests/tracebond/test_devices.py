@@ -16,9 +16,11 @@ from click.testing import CliRunner
 
 from core.crypto import generate_p256
 from core.errors import Rejected
-from tracebond.cli import cli, simulate
+from tracebond.cli import cli
 from tracebond.device_cli import device, device_end, org
+from tracebond.simulate_cli import simulate
 from tracebond.devices import read_csv, read_jwk, scope_of
+from tracebond.simulate_cli import simulate
 
 GLN = "9521234000013"
 EVENT = {
