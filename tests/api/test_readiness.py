@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.machine import readyz
-from contracts.chain import open_chain
+from contracts.opening import open_chain
 from ledger.database import open_database
 from tests.contracts.harness import AnvilNode
 from tests.conftest import start_postgres

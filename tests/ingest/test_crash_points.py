@@ -1,6 +1,5 @@
 """A worker process killed at each crash point, at a real broker: nothing lost, nothing twice."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -24,9 +23,8 @@ def plant(sqlite_database: Database, broker: EmbeddedBroker, tmp_path: Path) -> 
 
 
 def spawn(url: str, broker: EmbeddedBroker, client_id: str, kill_at: str = "") -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tests.ingest.worker_process", url, broker.url, client_id]
-    environment = {**os.environ, "KILL_AT": kill_at}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    command = [sys.executable, "-m", "tests.ingest.killed_worker", url, broker.url, client_id, kill_at]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def test_worker_killed_at_each_crash_point_loses_and_doubles_nothing(
