@@ -29,6 +29,7 @@ from finance.model import Context
 from finance.monitoring import Watch
 from finance.reconcile import reconcile
 from ingest.access import BrokerAccess
+from ingest.alarms_told import log_events
 from ingest.broker import EmbeddedBroker
 from ingest.gateway import Gateway
 from ingest.metrics import IngestMetrics
@@ -53,6 +54,7 @@ from ledger.log import Block, Sequencer
 from ledger.queryindex import QueryIndex
 from ledger.state import views
 from ledger.store import admit_record
+from tracebond.alarm_run import alarm_step
 from tracebond.desks import device_desk, quarantine_desk
 from tracebond.enrol import GATEWAY, Enrolment
 from tracebond.finance_files import case_signer
@@ -228,6 +230,8 @@ class Running:
         self.loops.add("findings", lambda: findings.run_once(parts.db, rules) > 0, idle_s=0.3)
         self.loops.add("query-index", lambda: run_once(parts.db, index) > 0, idle_s=0.3)
         self.loops.add("subscriptions", lambda: reporter.step(now_ms()), idle_s=0.5)
+        may_be_private = parts.settings.webhook_private
+        self.loops.add("alarms", alarm_step(parts.db, now_ms, may_be_private=may_be_private), idle_s=0.5)
         watch = Watch(parts.db, self.finance)
         self.loops.add("finance", settle, idle_s=0.5)
         self.loops.add("monitoring", lambda: watch.step(now_s()), idle_s=10)
@@ -266,7 +270,9 @@ class Running:
                 worker.wait(0.25)
             return True
 
+        gateway = self.gateway
         self.loops.add("capture", capture, idle_s=0.0)
+        self.loops.add("alarm-events", lambda: log_events(parts.db, gateway) > 0, idle_s=1.0)
 
     def add_doors(self) -> None:
         """Shuts devices out at the broker whose keys have all ended, and lets old rows of the quarantine go."""
