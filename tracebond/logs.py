@@ -9,7 +9,6 @@ from typing import Any, Final, Literal, TextIO
 import structlog
 
 Form = Literal["text", "json"]
-# The lines that name every message are told at this level; TRACEBOND_LOG_MESSAGES leaves them out.
 HIDDEN: Final = "(hidden)"
 _SECRET_NAMES: Final = re.compile(
     r"(?:^|_)(?:password|passphrase|secret|token|pin|authorization|cookie|api_?key|private_?key|chain_key)(?:$|_)"
@@ -21,6 +20,10 @@ _CREDENTIALS: Final = (
     (re.compile(r"\btb_[A-Za-z0-9_-]{16,}"), HIDDEN),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL), HIDDEN),
 )
+
+
+# Ids of messages: any text of base64url may look like a key, and there are hundreds in a line.
+_IDS: Final = frozenset(("messages", "leaves", "refused"))
 
 
 def configure(level: str, form: Form = "text", stream: TextIO | None = None) -> None:
@@ -69,6 +72,8 @@ def without_secrets(_logger: Any, _method: str, line: MutableMapping[str, Any]) 
 
 
 def _hidden(name: str, value: Any) -> Any:
+    if name in _IDS:
+        return value
     if _SECRET_NAMES.search(name.lower()):
         return HIDDEN
     if isinstance(value, str):

@@ -49,6 +49,13 @@ def test_no_secret_reaches_a_line() -> None:
 
 
 @pytest.mark.unit
+def test_message_ids_are_named_whatever_they_look_like() -> None:
+    ids = ["tb_0123456789abcdefABCDEF0123456789abcdefABC"]
+
+    assert without_secrets(None, "info", {"messages": ids})["messages"] == ids
+
+
+@pytest.mark.unit
 def test_json_lines_hold_level_time_and_members_of_ours_and_of_libraries(usual: None) -> None:
     stream = io.StringIO()
     configure("info", "json", stream)
