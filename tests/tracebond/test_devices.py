@@ -18,7 +18,6 @@ from core.crypto import generate_p256
 from core.errors import Rejected
 from tracebond.cli import cli
 from tracebond.device_cli import device, device_end, org
-from tracebond.simulate_cli import simulate
 from tracebond.devices import read_csv, read_jwk, scope_of
 from tracebond.simulate_cli import simulate
 
