@@ -9,17 +9,21 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.canonical import b64u
-from core.errors import Rejected
+from core.errors import Rejected, Unavailable
 from core.identifiers import class_of
 from core.money import Money
 from finance.casetables import mortgages
 from finance.consents import log_reading, need_consent
 from finance.model import Call, Context
-from finance.provenance import grounds, moved_since
+from finance.provenance import grounds, moved_since, with_findings
 from finance.receipts import receipt_row
 from finance.states import OPEN_LOANS
 from finance.tables import borrowers, claims, facilities, goods, loans, quotes
 from ledger.database import Tx
+from ledger.findings import FINDINGS
+from ledger.findings_read import Finding, open_about
+from ledger.followers import cursor
+from ledger.itemmap import proof_size
 
 
 def gather(
@@ -93,6 +97,8 @@ def _goods(tx: Tx, ctx: Context, lender: str, receipt: bytes, call: Call, *, is_
     )
     units = sorted(tx.execute(query).scalars())
     lots = ctx.lots(tx, units)
+    if "findings" in ctx.policy.data.get("provenance", {}):
+        evidence = with_findings(evidence, _found(tx, [row.item, *units], sorted(set(lots.values()))), ctx.policy)
     counts = Counter((class_of(unit) or unit, lots.get(unit)) for unit in units)
     # The same product and lot may stand under several receipts: each is a line of its own.
     mark = "" if is_first else f"|{b64u(receipt)[-8:]}"
@@ -103,6 +109,17 @@ def _goods(tx: Tx, ctx: Context, lender: str, receipt: bytes, call: Call, *, is_
         line = _line(product, lot, count, row.place, evidence, quote)
         lines.append(line | {"id": line["id"] + mark})
     return {"grounds": grounds(evidence, ctx.policy).stored(), "lines": lines}
+
+
+def _found(tx: Tx, things: Sequence[str], lots: Sequence[str]) -> list[Finding]:
+    """What stands open by rule about the goods.
+
+    Raises:
+        Unavailable: ``findings_behind``: the rules have not come as far as the proofs; ask again.
+    """
+    if cursor(tx, FINDINGS) < proof_size(tx):
+        raise Unavailable("The rules are still behind the log; try again.", code="findings_behind")
+    return open_about(tx, things, lots=lots)
 
 
 def _mortgage(row: Any) -> dict[str, Any]:

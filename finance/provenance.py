@@ -9,6 +9,9 @@ from typing import Any, Final
 
 from finance.confidence import Confidence, Reason, confidence
 from finance.policy import Policy
+from ledger.findings_read import Finding
+
+CITED_MAX: Final = 20
 
 # CBV business steps, by the stage of life that they witness.
 STAGES: Final[Mapping[str, str]] = {
@@ -33,6 +36,15 @@ KNOCK_OUTS: Final[Mapping[str, str]] = {
     "inspection_overdue": "The last inspection is longer ago than the policy allows.",
     "book_above_sensor": "The book shows more than the sensors count.",
     "equivocation": "A device signed two stories.",
+    # Found by rule over the log; the policy says which of them end eligibility.
+    "two_places_at_once": "The same code was recorded in two places at the same time.",
+    "commissioned_twice": "The same code was put on goods twice.",
+    "observed_after_decommissioning": "The goods were recorded after they had been taken out of use.",
+    "sold_twice": "The goods were sold twice without a return.",
+    "packed_more_than_made": "More of the lot was packed than was made.",
+    "output_exceeds_input": "More came out of the goods' production than went in.",
+    "stock_below_book": "A count found less than the book holds.",
+    "expired_shipped": "The goods were shipped or sold after their expiry date.",
 }
 
 
@@ -127,6 +139,26 @@ def moved_since(evidence: Evidence, issued_s: int) -> Evidence:
     """
     gone = tuple(ident for at_s, ident in evidence.departures if at_s > issued_s)
     return replace(evidence, findings=(*evidence.findings, ("moved_unauthorised", gone))) if gone else evidence
+
+
+def with_findings(evidence: Evidence, found: Sequence[Finding], policy: Policy) -> Evidence:
+    """The evidence with what rules over the log found about the goods, as far as the policy counts it.
+
+    Bad news counts as soon as it is logged, whether or not it is proven yet; a finding that was taken back does not.
+    """
+    counted = policy.data.get("provenance", {}).get("findings")
+    if counted is None:
+        return evidence
+    by_code: dict[str, dict[str, None]] = {}
+    gaps = 0
+    for one in found:
+        if not one.is_open:
+            continue
+        if one.code in counted["knock_outs"]:
+            by_code.setdefault(one.code, {}).update(dict.fromkeys(one.events))
+        gaps += int(counted["gaps"].get(one.code, 0))
+    more = tuple((code, tuple(events)[:CITED_MAX]) for code, events in sorted(by_code.items()))
+    return replace(evidence, findings=(*evidence.findings, *more), gaps=evidence.gaps + gaps)
 
 
 def completeness(stages: Sequence[str], weights: Mapping[str, Fraction]) -> Fraction:
