@@ -3,6 +3,7 @@
 from typing import Final
 
 from api.words import (
+    alarms,
     bank,
     books,
     cases,
@@ -23,6 +24,7 @@ LANGUAGES: Final = ("zh", "en")
 HTML_LANG: Final = {"zh": "zh-CN", "en": "en"}
 
 CATALOGUE: Final[dict[str, tuple[str, str]]] = {
+    **alarms.WORDS,
     **common.WORDS,
     **consumer.WORDS,
     **bank.WORDS,
