@@ -58,6 +58,7 @@ def create_app(services: Services) -> FastAPI:
 def install_consoles(routes: Routes) -> None:
     """Add the consoles of bank, goods side, regulator and operator."""
     from api.consoles import (
+        alarms,
         bank,
         books,
         case_file,
@@ -76,7 +77,7 @@ def install_consoles(routes: Routes) -> None:
     )
 
     parts = (
-        bank, books, case_file, cases, claims, credit, devices, factory, master, operator, quarantine, records,
+        alarms, bank, books, case_file, cases, claims, credit, devices, factory, master, operator, quarantine, records,
         regulator, reports, reports_regulator,
     )  # fmt: skip
     for part in parts:
