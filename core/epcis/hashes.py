@@ -1,9 +1,15 @@
 """The GS1 event hash, an identifier for exchange and never evidence: its text has no separators.
 
-The profile ``gs1-cbv2.0-2023`` is the function that the 2023 to 2025 reference vectors show: certificationInfo counts,
-comments and error declarations do not, and an apostrophe in a key is written as it is.
+Three functions are in use; each is what its reference vectors show. In all of them comments and error declarations do
+not count, and an apostrophe in a key is written as it is.
 
-Source: GS1 CBV 2.0, section 8.9.
+- ``gs1-cbv2.0-2023``: vectors of 2023 to 2025. certificationInfo counts, extensions stand where they were.
+- ``gs1-cbv2.0-2026``: vectors of 2026 under the same label. certificationInfo does not count, sensor elements have no
+  list around them, extensions inside standard fields follow behind all standard fields, and the GS1 web vocabulary
+  stands at https://ref.gs1.org/voc/.
+- ``gs1-cbv2.1-draft``: as 2026, but with the list of sensor elements, and extensions where they were.
+
+Source: GS1 CBV 2.0, section 8.9; the examples of the reference implementation for CBV 2.0 and 2.1.
 """
 
 import hashlib
@@ -12,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.epcis.checks import instant
 from core.epcis.context import Namespaces, declares, namespaces
@@ -20,12 +26,19 @@ from core.epcis.vocabulary import CBV, VOC, WEB_LISTS, local_name
 from core.errors import Rejected
 from core.identifiers import parse
 
-PROFILES = ("gs1-cbv2.0-2023",)
 ALGORITHMS = {
     "sha-256": hashlib.sha256, "sha3-256": hashlib.sha3_256, "sha-384": hashlib.sha384, "sha-512": hashlib.sha512,
 }  # fmt: skip
 _SHORT = 256  # ours: longer texts are not kept in memory
 _ID = frozenset(("id",))
+_IN_SENSOR = frozenset(("sensorMetadata", "sensorReport"))
+_REF_VOC = "https://ref.gs1.org/voc/"
+_REF_NAMESPACES = {VOC: _REF_VOC, "urn:epcglobal:cbv:mda:": "urn:epcglobal:cbv:mda"}
+_REF_PREFIXES = {"gs1": _REF_VOC, "cbv": CBV, "epcis": "https://ref.gs1.org/epcis/"}
+_MARKS = {"%21": "!", "%28": "(", "%29": ")", "%2A": "*"}
+_ESCAPED_MARK = re.compile("|".join(_MARKS))
+_CANONICAL = "https://id.gs1.org/"
+_IS_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,38}\.?[0-9]{0,38}|\.[0-9]{1,38})(?:[eE][+-]?[0-9]{1,2})?\Z").match
 _COMMENT = "http://www.w3.org/2000/01/rdf-schema#comment"
 _LEFT_OUT = frozenset(("@context", "type", "recordTime", "eventID", "errorDeclaration", "id", "isA"))
 
@@ -34,12 +47,39 @@ _HALF_MS = timedelta(microseconds=500)
 _Write = Callable[["_Scope", Any], str]
 
 
+class _Profile(NamedTuple):
+    """What tells one function from the others.
+
+    Attributes:
+        version: the label in the hash. voc: where the GS1 web vocabulary stands.
+        is_first: the function of 2023: with certificationInfo, and CURIEs inside extensions as they are.
+        has_list: sensor elements stand in a named list.
+        is_inline: extensions inside a standard field stand there, not behind all standard fields.
+    """
+
+    version: str
+    voc: str
+    is_first: bool
+    has_list: bool
+    is_inline: bool
+
+
+_PROFILES: Mapping[str, _Profile] = {
+    "gs1-cbv2.0-2023": _Profile("CBV2.0", VOC, is_first=True, has_list=True, is_inline=True),
+    "gs1-cbv2.0-2026": _Profile("CBV2.0", _REF_VOC, is_first=False, has_list=False, is_inline=False),
+    "gs1-cbv2.1-draft": _Profile("CBV2.1", _REF_VOC, is_first=False, has_list=True, is_inline=True),
+}
+PROFILES = tuple(_PROFILES)
+
+
 class _Scope:
-    """What a field's text depends on besides its value: namespaces in force and extension names to leave out."""
+    """What a field's text depends on besides its value: profile, namespaces in force, extension names to leave out."""
 
-    __slots__ = ("_contexts", "_ignored", "_namespaces")
+    __slots__ = ("_contexts", "_ignored", "_namespaces", "key", "profile")
 
-    def __init__(self, contexts: tuple[object, ...], ignored: Collection[str]) -> None:
+    def __init__(self, profile: _Profile, contexts: tuple[object, ...], ignored: Collection[str]) -> None:
+        self.profile = profile
+        self.key = _key if profile.is_first else _ref_key
         self._contexts = contexts
         self._ignored = ignored
         self._namespaces: Namespaces | None = None
@@ -79,13 +119,13 @@ def prehash(
     Raises:
         Rejected: ``unknown_profile``, or ``bad_time`` for a time without zone.
     """
-    if profile not in PROFILES:
-        raise Rejected(f"No profile {profile!r} of the event hash is known.", code="unknown_profile")
-    scope = _Scope((context, event.get("@context")), ignored)
+    scope = _Scope(_profile(profile), (context, event.get("@context")), ignored)
     names = tuple([name for name in event if name in _STANDARD])
     text = f"eventType={_event_type(event.get('type'))}"
     for name, write in _in_order(names):
         text += write(scope, event[name])
+    if not scope.profile.is_inline:
+        text += _moved(scope, event)
     return text if len(names) == len(event) else text + _extensions(scope, event, _STANDARD)
 
 
@@ -110,7 +150,16 @@ def event_hash(
         raise Rejected(f"The event hash is not made by {algorithm!r}.", code="unknown_algorithm")
     text = prehash(event, profile, context, ignored=ignored)
     digest = ALGORITHMS[algorithm](text.encode("utf-8")).hexdigest()
-    return f"ni:///{algorithm};{digest}?ver=CBV2.0"
+    return f"ni:///{algorithm};{digest}?ver={_PROFILES[profile].version}"
+
+
+def _profile(name: str) -> _Profile:
+    found = _PROFILES.get(name)
+    if found is None:
+        raise Rejected(
+            f"No profile {name!r} of the event hash is known: {', '.join(PROFILES)}.", code="unknown_profile"
+        )
+    return found
 
 
 @lru_cache(maxsize=1_024)
@@ -164,6 +213,12 @@ def _key(value: object) -> str:
     return canonical.replace("%27", "'") if pairs else text
 
 
+def _ref_key(value: object) -> str:
+    """As :func:`_key`, with the marks as they are that a web browser's encodeURIComponent leaves."""
+    text = _key(value)
+    return _ESCAPED_MARK.sub(lambda found: _MARKS[found[0]], text) if text.startswith(_CANONICAL) else text
+
+
 def _term(value: str, field: str) -> str:
     return _known_term(value, field) if len(value) <= _SHORT else _known_term.__wrapped__(value, field)
 
@@ -178,9 +233,10 @@ def _known_term(value: str, field: str) -> str:
 
 def _voc(scope: _Scope, value: object) -> str:
     text = str(value).strip()
+    voc = scope.profile.voc
     if text.startswith("gs1:"):
-        return VOC + text[4:] if scope.is_gs1_declared else text
-    return text if ":" in text else VOC + text
+        return voc + text[4:] if scope.is_gs1_declared or not scope.profile.is_first else text
+    return text if ":" in text else voc + text
 
 
 def _texts(value: Any) -> list[Any]:
@@ -200,43 +256,48 @@ def _plain(value: object) -> str:
     return _number(value) if not isinstance(value, str) else value.strip()
 
 
+def _keyed(name: str) -> _Write:
+    head = name + "="
+    return lambda scope, value: head + scope.key(value)
+
+
 def _vocabulary(name: str, field: str) -> _Write:
     head = name + "="
     return lambda _scope, value: head + _term(value, field)
 
 
 def _epcs(name: str) -> _Write:
-    def write(_scope: _Scope, value: Any) -> str:
-        return f"{name}epc={'epc='.join(sorted(map(_key, value)))}" if value else ""
+    def write(scope: _Scope, value: Any) -> str:
+        return f"{name}epc={'epc='.join(sorted(map(scope.key, value)))}" if value else ""
 
     return write
 
 
 def _quantities(name: str) -> _Write:
-    def one(element: Mapping[str, Any]) -> str:
-        text = f"quantityElementepcClass={_key(element['epcClass'])}"
+    def one(scope: _Scope, element: Mapping[str, Any]) -> str:
+        text = f"quantityElementepcClass={scope.key(element['epcClass'])}"
         if "quantity" in element:
             text += f"quantity={_number(element['quantity'])}"
         return text + (f"uom={element['uom'].strip()}" if "uom" in element else "")
 
-    return lambda _scope, value: name + _sorted([one(element) for element in value]) if value else ""
+    return lambda scope, value: name + _sorted([one(scope, element) for element in value]) if value else ""
 
 
 def _place(name: str) -> _Write:
     def write(scope: _Scope, value: Mapping[str, Any]) -> str:
-        text = f"{name}id={_key(value['id'])}"
-        return text if len(value) == 1 else text + _extensions(scope, value, _ID)
+        text = f"{name}id={scope.key(value['id'])}"
+        return text + _extensions(scope, value, _ID) if len(value) > 1 and scope.profile.is_inline else text
 
     return write
 
 
 def _typed(name: str, member: str, field: str) -> _Write:
-    def one(element: Mapping[str, Any]) -> str:
+    def one(scope: _Scope, element: Mapping[str, Any]) -> str:
         if "type" in element:
-            return f"type={_term(element['type'], field)}{member}={_key(element[member])}"
-        return f"{member}={_key(element[member])}"
+            return f"type={_term(element['type'], field)}{member}={scope.key(element[member])}"
+        return f"{member}={scope.key(element[member])}"
 
-    return lambda _scope, value: name + _sorted([one(element) for element in value]) if value else ""
+    return lambda scope, value: name + _sorted([one(scope, element) for element in value]) if value else ""
 
 
 def _persistent(_scope: _Scope, value: Mapping[str, Any]) -> str:
@@ -248,21 +309,44 @@ def _persistent(_scope: _Scope, value: Mapping[str, Any]) -> str:
     return "persistentDisposition" + "".join(parts)
 
 
-def _certification(_scope: _Scope, value: Any) -> str:
+def _certification(scope: _Scope, value: Any) -> str:
+    if not scope.profile.is_first:
+        return ""
     return _sorted([f"certificationInfo={_key(member)}" for member in _texts(value)])
 
 
 def _sensors(scope: _Scope, value: Any) -> str:
-    return "sensorElementList" + _sorted([_sensor(scope, element) for element in value]) if value else ""
+    text = _sorted([_sensor(scope, element) for element in value])
+    return "sensorElementList" + text if value and scope.profile.has_list else text
 
 
 def _sensor(scope: _Scope, element: Mapping[str, Any]) -> str:
     text = "sensorElement"
     if "sensorMetadata" in element:
-        text += "sensorMetadata" + _fields(scope, element["sensorMetadata"], _METADATA)
+        inner = _fields(scope, element["sensorMetadata"], _METADATA)
+        text += "sensorMetadata" + inner if inner or scope.profile.is_inline else ""
     reports = element.get("sensorReport", ())
     text += _sorted(["sensorReport" + _fields(scope, report, _REPORT) for report in reports])
-    return text + _extensions(scope, element, frozenset(("sensorMetadata", "sensorReport")))
+    return text + _extensions(scope, element, _IN_SENSOR) if scope.profile.is_inline else text
+
+
+def _moved(scope: _Scope, event: Mapping[str, Any]) -> str:
+    """The extensions inside standard fields, for a profile that writes them behind all standard fields."""
+    text = ""
+    for name in ("readPoint", "bizLocation"):
+        if len(event.get(name) or ()) > 1:
+            text += _named(name, _extensions(scope, event[name], _ID))
+    parts: list[str] = []
+    for element in event.get("sensorElementList") or ():
+        part = _named("sensorMetadata", _extensions(scope, element.get("sensorMetadata") or {}, _IN_METADATA))
+        reports = [_extensions(scope, report, _IN_REPORT) for report in element.get("sensorReport", ())]
+        part += _sorted([_named("sensorReport", report) for report in reports])
+        parts.append(_named("sensorElement", part + _extensions(scope, element, _IN_SENSOR)))
+    return text + _sorted(parts)
+
+
+def _named(name: str, text: str) -> str:
+    return name + text if text else ""
 
 
 def _fields(scope: _Scope, value: Mapping[str, Any], order: tuple[tuple[str, _Write], ...]) -> str:
@@ -272,7 +356,9 @@ def _fields(scope: _Scope, value: Mapping[str, Any], order: tuple[tuple[str, _Wr
         if name in value:
             text += write(scope, value[name])
             known += 1
-    return text if known == len(value) else text + _extensions(scope, value, frozenset(name for name, _ in order))
+    if known == len(value) or not scope.profile.is_inline:
+        return text
+    return text + _extensions(scope, value, frozenset(name for name, _ in order))
 
 
 def _ilmd(scope: _Scope, value: Mapping[str, Any]) -> str:
@@ -280,10 +366,12 @@ def _ilmd(scope: _Scope, value: Mapping[str, Any]) -> str:
 
 
 def _extensions(scope: _Scope, value: Mapping[str, Any], known: frozenset[str]) -> str:
+    is_open = scope.profile.is_first or not known or known is _STANDARD
     found = [
         part
         for name, member in value.items()
-        if name not in known
+        # Inside standard fields later functions know no name without a namespace.
+        if name not in known and (is_open or ":" in name)
         for part in _extension(scope, name, member, scope.namespaces)
     ]
     return _sorted(found)
@@ -296,13 +384,15 @@ def _extension(scope: _Scope, name: str, value: Any, inside: Namespaces) -> Iter
     iri = name if found is None else found[0] + found[1]
     if iri == _COMMENT or scope.is_ignored(iri):
         return []
+    if found is not None and not scope.profile.is_first:
+        found = _REF_NAMESPACES.get(found[0], found[0]), found[1]
     label = name if found is None else f"{{{found[0]}}}{found[1]}"
     return [_nested(scope, label, member, inside) for member in _texts(value)]
 
 
 def _nested(scope: _Scope, label: str, value: Any, inside: Namespaces) -> str:
-    if type(value) is str:
-        return f"{label}={_key(value)}"
+    if isinstance(value, str):
+        return f"{label}={_said(scope, value)}"
     if isinstance(value, Mapping):
         if "@context" in value:
             inside = inside.within(value["@context"])
@@ -311,24 +401,36 @@ def _nested(scope: _Scope, label: str, value: Any, inside: Namespaces) -> str:
         )
     if isinstance(value, list):
         return label + _sorted([_nested(scope, label, member, inside) for member in value])
-    return label if value is None else f"{label}={_key(value) if isinstance(value, str) else _number(value)}"
+    return label if value is None else f"{label}={_number(value)}"
+
+
+def _said(scope: _Scope, value: str) -> str:
+    """A text inside an extension: a number as a number, for XML knows no other way to write one."""
+    text = value.strip()
+    if _IS_NUMBER(text):
+        return _number(Decimal(text))
+    if not scope.profile.is_first:
+        prefix, colon, name = text.partition(":")
+        if colon and prefix in _REF_PREFIXES:
+            return _REF_PREFIXES[prefix] + name
+    return scope.key(text)
 
 
 _KEYED = ("deviceID", "deviceMetadata", "rawData", "dataProcessingMethod")
 _METADATA: tuple[tuple[str, _Write], ...] = (
     *((name, _leaf(name, _moment)) for name in ("time", "startTime", "endTime")),
-    *((name, _leaf(name, _key)) for name in (*_KEYED, "bizRules")),
+    *((name, _keyed(name)) for name in (*_KEYED, "bizRules")),
 )
 _REPORT: tuple[tuple[str, _Write], ...] = (
     ("type", lambda scope, value: f"type={_voc(scope, value)}"),
     ("exception", lambda scope, value: f"exception={_voc(scope, value)}"),
-    *((name, _leaf(name, _key)) for name in _KEYED),
+    *((name, _keyed(name)) for name in _KEYED),
     ("time", _leaf("time", _moment)),
-    *((name, _leaf(name, _key)) for name in ("microorganism", "chemicalSubstance")),
+    *((name, _keyed(name)) for name in ("microorganism", "chemicalSubstance")),
     ("value", _leaf("value", _number)),
     ("component", _vocabulary("component", "component")),
     *((name, _leaf(name, _plain)) for name in ("stringValue", "booleanValue", "hexBinaryValue")),
-    ("uriValue", _leaf("uriValue", _key)),
+    ("uriValue", _keyed("uriValue")),
     *((name, _leaf(name, _number)) for name in ("minValue", "maxValue", "meanValue", "sDev", "percRank", "percValue")),
     ("uom", _leaf("uom", _plain)),
     ("coordinateReferenceSystem", _leaf("coordinateReferenceSystem", _plain)),
@@ -338,7 +440,7 @@ _ORDER: tuple[tuple[str, _Write], ...] = (
     ("eventTimeZoneOffset", _leaf("eventTimeZoneOffset", _plain)),
     ("certificationInfo", _certification),
     ("epcList", _epcs("epcList")),
-    ("parentID", _leaf("parentID", _key)),
+    ("parentID", _keyed("parentID")),
     ("inputEPCList", _epcs("inputEPCList")),
     ("childEPCs", _epcs("childEPCs")),
     ("quantityList", _quantities("quantityList")),
@@ -347,7 +449,7 @@ _ORDER: tuple[tuple[str, _Write], ...] = (
     ("outputEPCList", _epcs("outputEPCList")),
     ("outputQuantityList", _quantities("outputQuantityList")),
     ("action", _leaf("action", _plain)),
-    ("transformationID", _leaf("transformationID", _key)),
+    ("transformationID", _keyed("transformationID")),
     ("bizStep", _vocabulary("bizStep", "bizStep")),
     ("disposition", _vocabulary("disposition", "disposition")),
     ("persistentDisposition", _persistent),
@@ -359,6 +461,8 @@ _ORDER: tuple[tuple[str, _Write], ...] = (
     ("sensorElementList", _sensors),
     ("ilmd", _ilmd),
 )
+_IN_METADATA = frozenset(name for name, _ in _METADATA)
+_IN_REPORT = frozenset(name for name, _ in _REPORT)
 _PLACES = {name: place for place, (name, _) in enumerate(_ORDER)}
 _STANDARD = frozenset(name for name, _ in _ORDER) | _LEFT_OUT
 

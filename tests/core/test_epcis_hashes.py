@@ -109,6 +109,6 @@ def test_time_without_zone_and_unknown_profile_are_refused() -> None:
     with pytest.raises(Rejected) as no_zone:
         event_hash({**EVENT, "eventTime": "2023-02-02T12:04:03"})
     with pytest.raises(Rejected) as no_profile:
-        event_hash(EVENT, profile="gs1-cbv2.0-2026")
+        event_hash(EVENT, profile="gs1-cbv9.9")
 
     assert (no_zone.value.code, no_profile.value.code) == ("bad_time", "unknown_profile")
