@@ -41,7 +41,9 @@ def alarm() -> None:
 )
 @click.option("--end", "end_id", help="End the rule with this id and clear its open alarms.")
 @_WHO
-def rules(data: Path | None, gln: str | None, as_json: bool, add: Path | None, end_id: str | None, who: str) -> None:  # fmt: skip
+def rules(  # fmt: skip
+    data: Path | None, gln: str | None, as_json: bool, add: Path | None, end_id: str | None, who: str
+) -> None:
     """List the active rules, add one, or end one.
 
     A rule: {"kind": "threshold|excursion|silence|geofence", "name": "..", "measurement": "Temperature",
@@ -72,7 +74,13 @@ def rules(data: Path | None, gln: str | None, as_json: bool, add: Path | None, e
         with db.reading() as tx:
             found = book.rules_of(tx, org=_org(gln))
     for rule in found:
-        value = {"id": rule.id, "org": rule.org, "name": rule.name, "kind": rule.kind, "hook": rule.hook or None}
+        value: dict[str, Any] = {
+            "id": rule.id,
+            "org": rule.org,
+            "name": rule.name,
+            "kind": rule.kind,
+            "hook": rule.hook or None,
+        }
         value |= json.loads(rule.definition())
         bounds = " ".join(f"{name}={number}" for name, number in value["numbers"].items())
         line = f"{rule.id}  {rule.kind:10} {rule.name}  {rule.measurement} {bounds} for {rule.for_s} s  {rule.org}"
