@@ -191,6 +191,7 @@ def epcis_hash(file: Path, profile: str, prehash: bool) -> None:
 
 def main() -> None:
     """The entry point of the ``tracebond`` command."""
+    from tracebond.alarm_cli import alarm
     from tracebond.bench_cli import bench
     from tracebond.broker_cli import broker
     from tracebond.chain_cli import chain
@@ -205,6 +206,7 @@ def main() -> None:
     from tracebond.simulate_cli import simulate
 
     for command in (
+        alarm,
         partner,
         quarantine,
         bench,
