@@ -39,8 +39,9 @@ def item_view(
     state = item_state(tx, item_id)
     records = records_of(Book(tx), item_id, reader, lot=_lot(state), tx=tx)
     if not records:
-        life = Lifecycle(found.kind, is_known=False, is_product_known=bool(product))
-        return ItemView(item_id, path, found.kind, life, name=_name(product, lang))
+        is_described = any(masterdata.fact(tx, item_id, kind) is not None for kind in ("product", "place", "party"))
+        life = Lifecycle(found.kind, is_known=False, is_product_known=bool(product), is_described=is_described)
+        return ItemView(item_id, path, found.kind, life, name=name_of(tx, item_id, lang))
     facts = masterdata.facts_about(
         tx,
         {
@@ -113,10 +114,11 @@ def is_known(tx: sa.Connection, item_id: str) -> bool:
 
 def name_of(tx: sa.Connection, item_id: str, lang: str) -> str:
     """The registered name of what a code names, "" where there is none."""
-    for kind, subject in (("product", class_of(item_id) or item_id), ("place", item_id), ("party", item_id)):
-        fact = masterdata.fact(tx, subject, kind)
-        if fact is not None:
-            return _name(fact, lang)
+    product = class_of(item_id) or item_id
+    facts = masterdata.facts_about(tx, {"product": {item_id, product}, "place": {item_id}, "party": {item_id}})
+    for kind, subject in (("product", item_id), ("product", product), ("place", item_id), ("party", item_id)):
+        if subject in facts[kind]:
+            return _name(facts[kind][subject], lang)
     return ""
 
 

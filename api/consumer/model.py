@@ -18,6 +18,7 @@ class Verdict(StrEnum):
     OUT_OF_USE = "out_of_use"
     UNIT = "unit"
     CLASS = "class"
+    DESCRIBED = "described"
     UNKNOWN = "unknown"
     UNKNOWN_SERIAL = "unknown_serial"
 
@@ -30,6 +31,7 @@ TONE = {
     Verdict.OUT_OF_USE: "warn",
     Verdict.UNIT: "calm",
     Verdict.CLASS: "calm",
+    Verdict.DESCRIBED: "calm",
     Verdict.UNKNOWN: "warn",
     Verdict.UNKNOWN_SERIAL: "warn",
 }
@@ -113,11 +115,17 @@ class Gap:
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """The facts that decide the verdict."""
+    """The facts that decide the verdict.
+
+    Attributes:
+        is_known: events name it.
+        is_described: no event does, but a master record tells what this very code names.
+    """
 
     kind: str
     is_known: bool
     is_product_known: bool = False
+    is_described: bool = False
     is_recalled: bool = False
     is_out_of_use: bool = False
     sale: Sale | None = None
@@ -163,6 +171,8 @@ def verdict_of(life: Lifecycle) -> Verdict:
     """The verdict by the state of the item; a recall comes before everything else."""
     if life.is_recalled:
         return Verdict.RECALLED
+    if life.is_described:
+        return Verdict.DESCRIBED
     if not life.is_known:
         is_serial = life.kind in ("sgtin", "sitip") and life.is_product_known
         return Verdict.UNKNOWN_SERIAL if is_serial else Verdict.UNKNOWN

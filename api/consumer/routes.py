@@ -54,7 +54,8 @@ def _fresh(
         view = load.item_view(tx, item_id, path, lang, looks=looks)
         stamp = stamp_of(tx, view.rests) if view.rests.things else ()
     if not view.lifecycle.is_known:
-        throttle.count_unknown_code(address_of(request))
+        if not view.lifecycle.is_described:
+            throttle.count_unknown_code(address_of(request))
         return render(request, view, lang)
     scans.look(item_id, visitor, now_ms=services.now_ms())
     response = render(request, view, lang)
@@ -115,7 +116,8 @@ def render(request: Request, view: ItemView, lang: str) -> Response:
         "settings": services.settings,
         "is_demo": services.settings.is_demo,
     }
-    return pages.page(request, "item.html", values, status=200 if view.lifecycle.is_known else 404)
+    is_found = view.lifecycle.is_known or view.lifecycle.is_described
+    return pages.page(request, "item.html", values, status=200 if is_found else 404)
 
 
 def verdict_words(view: ItemView, lang: str) -> tuple[str, str]:

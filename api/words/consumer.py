@@ -5,6 +5,7 @@ from typing import Final
 WORDS: Final[dict[str, tuple[str, str]]] = {
     "item.title": ("{name} 的履历", "History of {name}"),
     "item.unnamed": ("未登记名称的商品", "Goods without a registered name"),
+    "item.links": ("这个码的全部链接", "All links of this code"),
     "verdict.recalled": ("召回中:请勿使用", "Recalled: do not use"),
     "verdict.recalled_more": (
         "该商品属于一次召回。请停止使用,保留包装,并联系购买地点或生产企业。",
@@ -48,6 +49,12 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "verdict.class_more": (
         "下面是以该编码记录的全部事件。单件商品的履历请扫描带序列号的码。",
         "Below is everything recorded under this code. For one item scan the code with a serial number.",
+    ),
+    "verdict.described": ("这个码已登记,自身没有流转记录", "This code is registered; it has no history of its own"),
+    "verdict.described_more": (
+        "它是一种商品、一个地点或一家企业的码。要看某一件商品的履历,请扫描那件商品自己的码(带序列号或批号)。",
+        "It names a product, a place or a company. To see the history of one item, scan that item's own code, with its "
+        "serial or lot number.",
     ),
     "verdict.unknown": ("没有这个码的任何记录", "Nothing is recorded under this code"),
     "verdict.unknown_more": (
