@@ -15,7 +15,7 @@ from api.auth.sessions import identity_of
 from api.consumer.cache import Kept, Rests, stamp_of
 from api.errors import NotFound
 from api.identity import BANK, GOODS_SIDE, Identity, Role
-from api.items_document import item_document, moment_of
+from api.items_document import BadTime, item_document, moment_of
 from api.items_trace import LIMIT, LIMIT_MAX, trace_document
 from api.language import language_of
 from api.machine import log_head
@@ -38,6 +38,8 @@ Out = TypeVar("Out")
 
 AT = Annotated[str, Query(max_length=40, description=schema.AT)]
 KNOWN = Annotated[str, Query(max_length=40, description=schema.KNOWN)]
+AS_OF = Annotated[str, Query(alias="asOf", max_length=40, description="Another name of `at`.")]
+KNOWN_AT = Annotated[str, Query(alias="knownAt", max_length=40, description="Another name of `known`.")]
 
 
 def install(routes: Routes) -> None:
@@ -47,12 +49,14 @@ def install(routes: Routes) -> None:
     routes.get("/items/{epc:path}", item, PUBLIC, tags=["items"], responses=schema.ITEM)
 
 
-async def item(request: Request, epc: str, at: AT = "", known: KNOWN = "") -> Response:
+async def item(
+    request: Request, epc: str, at: AT = "", known: KNOWN = "", as_of: AS_OF = "", known_at: KNOWN_AT = ""
+) -> Response:
     """An item's state, alarms, journey, contents and lineage, now or as of a moment in two times.
 
     ``epc`` is an EPC URN, an element string, or a Digital Link of any domain, plain or percent-encoded as one segment.
     """
-    return await _answer(request, at=at, known=known)
+    return await _answer(request, at=_one_of("at", at, as_of), known=_one_of("known", known, known_at))
 
 
 async def traced(
@@ -61,11 +65,14 @@ async def traced(
     direction: Annotated[Literal["forward", "back"], Query(description=schema.DIRECTION)] = "back",
     at: AT = "",
     known: KNOWN = "",
+    as_of: AS_OF = "",
+    known_at: KNOWN_AT = "",
     depth: Annotated[int, Query(ge=1, le=DEPTH_MAX, description=schema.DEPTH)] = 20,
     limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Things on a page.")] = LIMIT,
     page: Annotated[int, Query(ge=0, le=10_000, description="Which page, from 0.")] = 0,
 ) -> Response:
     """Where goods came from, or what became of them and who holds it, with mass balance, as of a moment."""
+    at, known = _one_of("at", at, as_of), _one_of("known", known, known_at)
     if _kind(request) != "trace":
         return await _answer(request, at=at, known=known)
     found, moment = _named(request), moment_of(at, known)
@@ -92,6 +99,17 @@ async def proof(request: Request, epc: str) -> Response:
     services: Services = request.app.state.services
     request.app.state.throttle.check_unknown_codes(address_of(request))
     return await run_in_threadpool(_bundle, services, _named(request), readers(request)[0])
+
+
+def _one_of(name: str, given: str, also: str) -> str:
+    """A time under one of its two names; two different ones would be answered for one of them in silence.
+
+    Raises:
+        Rejected: ``bad_time``.
+    """
+    if given and also and given != also:
+        raise BadTime(f"{name} is given twice, and differently.", pointer=name)
+    return given or also
 
 
 async def _answer(request: Request, *, at: str, known: str) -> Response:

@@ -75,7 +75,12 @@ def test_an_item_is_told_as_of_a_time(site: Site, story: Story, regulator: Any) 
 
     then = fetched(regulator, url(item), ITEM_SCHEMA, at=iso(before))
 
+    same = fetched(regulator, url(item), ITEM_SCHEMA, asOf=iso(before))
+    unclear = regulator.get(url(item), params={"at": iso(before), "asOf": iso(before + 60)})
+
     assert (now["state"]["is_sold"], then["state"]["is_sold"]) == (True, False)
+    assert same == then
+    assert (unclear.status_code, unclear.json()["code"]) == (400, "bad_time")
     assert then["as_of"]["at"] == iso(before).replace("+00:00", ".000Z")
     assert then["as_of"]["later"]["happened_after_at"] >= 1
     assert {row["leaf"] for row in then["journey"]} < {row["leaf"] for row in now["journey"]}
@@ -84,9 +89,10 @@ def test_an_item_is_told_as_of_a_time(site: Site, story: Story, regulator: Any) 
 def test_what_was_not_known_then_is_not_told(site: Site, story: Story) -> None:
     item = story.highlight("sold_tin")
 
-    answer = site.client().get(url(item), params={"known": iso(NOW - 365 * 86_400)})
+    for name in ("known", "knownAt"):
+        answer = site.client().get(url(item), params={name: iso(NOW - 365 * 86_400)})
 
-    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_item")
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_item")
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-11-24", "2026-11-24T08:00:00", "99999-01-01T00:00:00Z"])
