@@ -24,7 +24,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--messages", "messages_max", type=click.IntRange(1), help="End after so many messages.")
 @click.option("--fault", "wanted", multiple=True, metavar="NAME=RATE", help="A fault on demand; may be repeated.")
 @click.option("--document", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="An EPCIS document.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the last receipts.")
+@click.option("--timeout", default=120.0, show_default=True, help="Seconds to wait for the last receipts.")
 @click.option(
     "--device", type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="With --document: folder of an enrolled device that sends it (tracebond device enrol --out).",
