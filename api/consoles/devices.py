@@ -18,12 +18,12 @@ from api.identity import Role
 from api.items import json_response
 from api.policy import FACTORY, GOODS_STAFF, Routes, identity
 from api.services import Services
-from core.canonical import canonical_bytes
 from core.errors import Conflict, Rejected, Unavailable
 from core.identifiers import gln_of
 from ingest import quarantine
 from ingest.claims import codes_of, make_codes, revoke_code, unsigned_claims
 from ingest.enrolment import Rows, Wanted, read_jwk, read_rows, scope_of
+from ingest.resend import command
 from ingest.topics import device_name
 from ledger.keys import key_info
 
@@ -316,7 +316,7 @@ def _ask_again(services: Services, kid: str, first: int, last: int) -> None:
         key = key_info(tx, kid)
     if key is None:
         raise NotFound("There is no such device.")
-    body = canonical_bytes({"v": 1, "t": "resend", "from": first, "to": last})
+    body = command(kid, first, last)
     if services.publish is None or not services.publish([(device_name(key.org, key.iss).commands, body)]):
         raise Unavailable("This process reaches no broker now; try again.", code="broker_away")
 
