@@ -235,7 +235,7 @@ def _chart(tx: Tx, row: Any, rule: Rule, now_ms: int) -> Chart:
 def _alarm(tx: Tx, alarm_id: str, org: str | None) -> Any:
     row = _found(lambda: book.alarm(tx, alarm_id))
     if org is not None and row.org != org:
-        raise NotFound("There is no such alarm.", code="no_such_alarm")
+        raise NotFound("There is no such alarm.")
     return row
 
 
@@ -244,7 +244,7 @@ def _found(run: Any) -> Any:
         return run()
     except Rejected as error:
         if error.code.startswith("no_such_"):
-            raise NotFound(error.message, code=error.code) from error
+            raise NotFound(error.message) from error
         raise
 
 
