@@ -1,12 +1,12 @@
 """The follower that keeps every event where EPCIS queries find it: terms, numbers, times, and the event itself."""
 
-import json
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from core.canonical import dump_json
+from core.canonical import dump_parsed
 from ledger.database import Tx, is_sqlite, raw
 from ledger.followers import Entry, LoggedEvent, LoggedMessage, LoggedRecord, read_messages
 from ledger.queryindex_facts import CLASS_MARK, Facts, facts_of
@@ -31,7 +31,11 @@ _FIELDS_OF: Final = {
 }
 _KNOWN_MAX: Final = 200_000
 _PART: Final = 500
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+# Rows of a binary COPY: the number of columns, then each column's size and value, all big-endian.
+_COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_EVENT_TYPES: Final = ("int8", "int8", "int8", "int2", "text", "bytea")
+_COPY_TAIL: Final = b"\xff\xff"
+_BINARY: Final = {"query_postings": ">hiqiq", "query_numbers": ">hiqidiq"}
 
 
 class QueryIndex:
@@ -126,10 +130,7 @@ def place_of(ev: int) -> tuple[int, int]:
 
 def encode(event: Mapping[str, Any]) -> bytes:
     """An event as stored: JSON with its decimals as given."""
-    try:
-        return _ENCODER.encode(event).encode()
-    except TypeError:
-        return dump_json(event)
+    return dump_parsed(event)
 
 
 def decode(body: bytes) -> dict[str, Any]:
@@ -219,13 +220,24 @@ def insert(
         if is_sqlite(tx):
             marks = ",".join("?" * len(columns))
             connection.executemany(f"INSERT INTO {table.name} ({','.join(columns)}) VALUES ({marks})", values)  # noqa: S608
-        else:
-            with (
-                connection.cursor() as cursor,
-                cursor.copy(f"COPY {table.name} ({','.join(columns)}) FROM STDIN") as copy,
-            ):
-                for value in values:
-                    copy.write_row(value)
+            continue
+        query = f"COPY {table.name} ({','.join(columns)}) FROM STDIN (FORMAT BINARY)"
+        form = _BINARY.get(table.name)
+        with connection.cursor() as cursor, cursor.copy(query) as copy:
+            if form is not None:
+                copy.write(_COPY_HEAD + _copied(form, values) + _COPY_TAIL)
+                continue
+            copy.set_types(_EVENT_TYPES)
+            for value in values:
+                copy.write_row(value)
+
+
+def _copied(form: str, values: Sequence[Any]) -> bytes:
+    """Rows of two or three 8-byte numbers as a binary COPY has them, several times quicker than row by row."""
+    pack = struct.Struct(form).pack
+    if form.count("i") == 2:
+        return b"".join([pack(2, 8, first, 8, second) for first, second in values])
+    return b"".join([pack(3, 8, first, 8, second, 8, third) for first, second, third in values])
 
 
 def insert_names(tx: Tx, names: Sequence[tuple[int, str]]) -> None:

@@ -37,6 +37,7 @@ _STANDARD_SENSOR: Final = frozenset(
     {*_SENSOR_IDS, *_SENSOR_TIMES, *_MEASURED, "type", "exception", "deviceMetadata", "rawData", "component"}
     | {"stringValue", "booleanValue", "hexBinaryValue", "coordinateReferenceSystem", "percRank", "uom"}
 )
+_SHORT: Final = 256  # ours: longer texts are not kept in memory
 _STANDARD_ERROR: Final = frozenset({"declarationTime", "reason", "correctiveEventIDs"})
 
 
@@ -80,7 +81,8 @@ def facts_of(event: Mapping[str, Any]) -> Facts:
         reader = _READERS.get(name)
         if reader is not None:
             reader(facts, value)
-    _fields(facts, event)
+    if not _PLAIN.issuperset(event) or any(len(event.get(name) or ()) > 1 for name in ("readPoint", "bizLocation")):
+        _fields(facts, event)
     return facts
 
 
@@ -138,15 +140,24 @@ def _quantities(role: str) -> Callable[[Facts, Any], None]:
 
 
 def _thing(facts: Facts, role: str, text: str, kind: str) -> None:
+    if len(text) <= _SHORT:
+        terms, names = _known_thing(role, text, kind)
+    else:
+        terms, names = _known_thing.__wrapped__(role, text, kind)
+    facts.terms.update(terms)
+    facts.names.update(names)
+
+
+@lru_cache(maxsize=32_768)
+def _known_thing(role: str, text: str, kind: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Terms and names of a thing in a role."""
     name = identity(text)
-    facts.terms.add(term(role, name))
-    facts.names.add((kind, name))
     product = class_of(name)
     if product is not None:
-        facts.terms.add(term(role + CLASS_MARK, product))
-        facts.names.add(("class", product))
-    elif kind == "epc" and name.startswith("https://id.gs1.org/"):
-        facts.terms.add(term(role + "^", key_stem(name)))
+        return (term(role, name), term(role + CLASS_MARK, product)), ((kind, name), ("class", product))
+    if kind == "epc" and name.startswith("https://id.gs1.org/"):
+        return (term(role, name), term(role + "^", key_stem(name))), ((kind, name),)
+    return (term(role, name),), ((kind, name),)
 
 
 def key_stem(name: str) -> str:
@@ -344,6 +355,23 @@ def _text(value: Any) -> str:
     return decimal_text(value) if isinstance(value, int | Decimal) else str(value)
 
 
+# Fields that hold no extension, but places may.
+_PLAIN: Final = frozenset(
+    {
+        "type",
+        "action",
+        "eventTime",
+        "eventTimeZoneOffset",
+        "recordTime",
+        "bizStep",
+        "disposition",
+        "eventID",
+        "@context",
+    }
+    | {"persistentDisposition", "transformationID", "parentID", "readPoint", "bizLocation", "bizTransactionList"}
+    | {"sourceList", "destinationList", "certificationInfo"}
+    | {name for name, _ in (*_EPCS, *_QUANTITIES)}
+)
 _READERS: Final[Mapping[str, Callable[[Facts, Any], None]]] = {
     "type": _type,
     "action": _word("action", ""),

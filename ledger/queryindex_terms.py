@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -35,7 +35,9 @@ SCOPES: Final = (
 )
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,37})(\.[0-9]{1,38})?\Z")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)\Z")
+_SHORT = 256  # ours: longer texts are not kept in memory
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
 
 
 def term(name: str, value: str) -> str:
@@ -43,9 +45,13 @@ def term(name: str, value: str) -> str:
     return name + SEPARATOR + value
 
 
-@lru_cache(maxsize=131_072)
 def term_hash(text: str) -> int:
     """The key of a term in the index: signed 64 bits of its BLAKE2b."""
+    return _known_hash(text) if len(text) <= _SHORT else _known_hash.__wrapped__(text)
+
+
+@lru_cache(maxsize=131_072)
+def _known_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), signed=True)
 
 
@@ -73,17 +79,29 @@ def number_of(text: str) -> Fraction | None:
     return Fraction(text) if _NUMBER.match(text) else None
 
 
+@lru_cache(maxsize=8_192)
+def _seconds(text: str) -> int | None:
+    """Unix seconds of a date and time in whole seconds with a zone, None where there is no such time."""
+    try:
+        whole = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (whole - _EPOCH) // _SECOND
+
+
 def time_of(text: str) -> Fraction | None:
     """Unix seconds of a date and time with a zone, exact to its last digit; None for any other text."""
     match = _TIME.match(text)
     if match is None:
         return None
-    try:
-        whole = datetime.fromisoformat(text[:19] + match[2].replace("Z", "+00:00"))
-    except ValueError:
+    seconds = _seconds(text[:19] + match[2])
+    if seconds is None:
         return None
-    seconds = Fraction(int((whole - _EPOCH).total_seconds()))
-    return seconds + Fraction("0" + match[1]) if match[1] else seconds
+    fraction = match[1]
+    if not fraction:
+        return Fraction(seconds)
+    scale = 10 ** (len(fraction) - 1)
+    return Fraction(seconds * scale + int(fraction[1:]), scale)
 
 
 def plain(number: Fraction) -> str:
