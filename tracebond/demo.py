@@ -20,6 +20,8 @@ from core.errors import TracebondError, Unavailable
 from core.identifiers import parse
 from finance.model import account_name
 from ingest import quarantine
+from ingest.alarms_book import add_rule, rules_of
+from ingest.alarms_rules import read_rule
 from ledger.anchor import anchors_between, last_final_anchor
 from ledger.followers import cursor
 from ledger.history import VIEWS
@@ -39,6 +41,7 @@ from tracebond.process import Running, all_in_one, web_server
 from tracebond.settings import Settings
 
 WAIT_S = 180.0
+DAY_MS = 86_400_000
 DEMO = "demo"
 # Made-up wholesale prices, high enough that the pallet of even the smallest story carries a loan of a thousand yuan.
 PRICE, COST = "1640.00", "1480.00"
@@ -173,6 +176,16 @@ class Demo:
         for handle, rows in facts.items():
             org = cast.organisation(handle)
             enrolment.master(org.id, self._keys[org.gln], rows)
+        self._watch_cold_chain()
+
+    def _watch_cold_chain(self) -> None:
+        """The carriers set the rule that their trucks keep to from the story's begin: at most 25 degrees."""
+        given = {"kind": "excursion", "name": "Formula at most 25 °C", "high": "25", "for_s": 1_800, "clear_s": 1_800}
+        with self._parts.db.transaction() as tx:
+            for org in self._plan.cast.organisations:
+                if org.role == "carrier" and not rules_of(tx, org=org.id):
+                    rule = read_rule(f"demo-{org.gln}", org.id, given)
+                    add_rule(tx, rule, secret="", who="carrier", now_ms=now_ms() - 30 * DAY_MS)
 
     def _start_mirror(self) -> None:
         """The regulator's mirror, registered and replaying from now on."""
