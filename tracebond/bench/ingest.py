@@ -37,7 +37,7 @@ from tracebond.bench.ingest_load import (
     publish_paced,
     slope,
 )
-from tracebond.bench.ingest_system import SERVICE, CheckpointWatch, System, resident_bytes
+from tracebond.bench.ingest_system import SERVICE, CheckpointWatch, System, processor_s, resident_bytes
 from tracebond.bench.report import Row, Say
 from tracebond.loops import calm_collector
 
@@ -87,30 +87,41 @@ class _Bench:
         alone = {
             "broker in and out, QoS 1, acknowledged at once": self._drain(first, lambda got: None),
             "P-256 signature checked": verify,
-            f"row of {len(sample[0])} bytes committed in batches of {BATCH_MAX}": self._rows_alone(sample),
+            f"row of {len(sample[0])} bytes committed in batches of {BATCH_MAX}, {self._kind}": self._rows_alone(
+                sample
+            ),
         }
-        rows = [Row(f"alone: {name}, {self._kind}", value, "messages/s") for name, value in alone.items()]
-        bare, naive = {}, {}
+        rows = [Row(f"alone: {name}", value, "messages/s") for name, value in alone.items()]
+        bare, naive, bare_s, ours_s = {}, {}, {}, {}
         for events in EVENTS:
             self._say(f"the bare pipeline and the naive way, {events} event(s) a message ...")
             lines = first if events == 1 else self._other_fleet(_messages(count, events), events)
+            before = time.process_time()
             bare[events] = self._drain(lines, self._bare()) * events
+            bare_s[events] = (time.process_time() - before) / (_count(lines) * events)
             naive[events] = self._naive(self._fleet.sign(max(8, naives // events), events)) * events
         rows.append(
             Row(f"bare pipeline, 1 event a message, {self._kind}", bare[1], "messages/s", ceiling=min(alone.values()))
         )
         with self._system.worker("bench-1") as worker:
-            ours = {events: self._system_rate(count, events, first) for events in EVENTS}
+            ours = {}
+            for events in EVENTS:
+                self._say(f"the whole system, {events} event(s) a message ...")
+                lines = first if events == 1 else self._fleet.sign(_messages(count, events), events)
+                before = processor_s(worker.pid)
+                ours[events] = self._through(lines) * events
+                ours_s[events] = (processor_s(worker.pid) - before) / (_count(lines) * events)
             paced = self._paced(PACE_QUICK_S if quick else PACE_S, worker.pid, quick=quick)
             self._say("two workers ...")
             with self._system.worker("bench-2"):
                 two = self._through(self._fleet.sign(count, 1))
-        return rows + self._shares(ours, bare, naive, 1 / verify) + self._two(two, ours[1]) + paced
-
-    def _system_rate(self, count: int, events: int, first: list[Line]) -> float:
-        self._say(f"the whole system, {events} event(s) a message ...")
-        lines = first if events == 1 else self._fleet.sign(_messages(count, events), events)
-        return self._through(lines) * events
+        rows += self._shares(ours, bare, naive, 1 / verify)
+        rows += [
+            Row(f"processor time of the worker, {events} event(s) a message", ours_s[events] * 1e6, "us/event",
+                ceiling=bare_s[events] * 1e6, is_lower_better=True)
+            for events in EVENTS
+        ]  # fmt: skip
+        return rows + self._two(two, ours[1]) + paced
 
     def _shares(
         self, ours: dict[int, float], bare: dict[int, float], naive: dict[int, float], verify_s: float
@@ -187,12 +198,12 @@ class _Bench:
         """Messages a second through the whole system, from the first commit to the last."""
         before = self._system.stored()
         with self._publishing(lines):
-            self._system.wait_stored(before + sum(len(line.payloads) for line in lines))
+            self._system.wait_stored(before + _count(lines))
         return self._system.rate(before)
 
     def _naive(self, lines: list[Line]) -> float:
         """The naive way: one message, one commit, one acknowledgement."""
-        wanted = sum(len(line.payloads) for line in lines)
+        wanted = _count(lines)
         settings, system = self._system.settings, self._system
         service = service_of(
             aud=settings.service_id, log=settings.origin, promise_s=settings.promise_s, heartbeat_s=settings.heartbeat_s
@@ -213,7 +224,7 @@ class _Bench:
 
     def _drain(self, lines: list[Line], take: Callable[[list[bytes]], None]) -> float:
         """Messages a second through the broker into ``take`` and acknowledged."""
-        wanted = sum(len(line.payloads) for line in lines)
+        wanted = _count(lines)
         source = MqttSource(self._broker.url, "bench-1")
         while not source.state.is_connected:
             time.sleep(0.02)
@@ -289,6 +300,10 @@ class _Bench:
             process.join(5)
             if process.is_alive():
                 process.terminate()
+
+
+def _count(lines: list[Line]) -> int:
+    return sum(len(line.payloads) for line in lines)
 
 
 def _messages(count: int, events: int) -> int:
