@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -232,3 +233,30 @@ def test_nothing_is_wider_than_the_screen(
     )
     assert small == 0
     context.close()
+
+
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+# What people see of a code: sold, recalled or cold-broken goods, a unit, a lot, an unknown serial, the start page.
+LOOKS = ("sold_tin", "excursion_tin", "pallet", "lot", "/01/09521000123458/21/NOBODY", "/")
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="npm ci has not been run")
+@pytest.mark.parametrize(("size", "locale"), [(PHONE, "zh-CN"), (PHONE, "en-GB"), (DESKTOP, "en-GB")])
+def test_pages_of_codes_break_no_rule_of_wcag_and_fit_the_screen(
+    browser: Browser, served: Served, size: dict[str, int], locale: str
+) -> None:
+    context = browser.new_context(viewport=size, locale=locale)  # type: ignore[arg-type]
+    page = context.new_page()
+    found: list[str] = []
+
+    for name in LOOKS:
+        page.goto(served.url + name if name.startswith("/") else served.page_of(name))
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        report = page.evaluate("tags => axe.run(document, {runOnly: tags})", WCAG)
+        found += [f"{name}: {one['id']} at {one['nodes'][0]['target']}" for one in report["violations"]]
+        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        found += [f"{name}: {wide} pixels too wide"] if wide > 0 else []
+    context.close()
+
+    assert found == []
