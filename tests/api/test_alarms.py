@@ -2,10 +2,12 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +19,17 @@ from ingest import alarms as following
 from ingest import alarms_book as book
 from ingest.alarms_rules import read_rule
 from ingest.alarms_told import Hooks, log_events
+from ingest.broker import EmbeddedBroker
+from ingest.pipeline import Worker, service_of
+from ingest.source import MqttSource
+from ingest.topics import device_name
 from ledger import followers, state
 from ledger.database import Database
-from tests.api.capture_rig import CaptureRig, make_rig
+from simulators.connection import Fleet
+from simulators.devices import Device, DeviceConfig
+from tests.api.capture_rig import RECEIPT_KEY, CaptureRig, make_rig
 from tests.api.conftest import NOW_MS, TestClient
-from tests.ledger.world import MAKER, World, seen, sgtin_id, time_text
+from tests.ledger.world import AUD, LOG, MAKER, OPERATOR, World, seen, sgtin_id, time_text
 from tracebond.alarm_run import sender
 
 START = NOW_MS // 1000 - 7_200
@@ -64,7 +72,7 @@ def receiver() -> Iterator[Receiver]:
     made.server.shutdown()
 
 
-def warm(world: World, minute: int, value: int, *serials: object) -> Any:
+def reading(minute: int, value: int, *serials: object) -> dict[str, Any]:
     at = START + minute * 60
     look = [
         {
@@ -72,8 +80,12 @@ def warm(world: World, minute: int, value: int, *serials: object) -> Any:
             "sensorReport": [{"type": "Temperature", "value": Decimal(value), "uom": "CEL"}],
         }
     ]
-    world.now = at
-    return world.send("line-1", seen(*serials, step="sensor_reporting", at=at, sensorElementList=look))
+    return seen(*serials, step="sensor_reporting", at=at, sensorElementList=look)
+
+
+def warm(world: World, minute: int, value: int, *serials: object) -> Any:
+    world.now = START + minute * 60
+    return world.send("line-1", reading(minute, value, *serials))
 
 
 def follow(database: Database, world: World) -> None:
@@ -137,6 +149,56 @@ def test_a_warm_hour_is_raised_told_seen_and_cleared(database: Database, receive
     assert ended["alarm"]["state"] == "cleared"
     assert [json.loads(body)["what"] for _, body in receiver.taken] == ["alarm.raised", "alarm.cleared"]
     assert log_events(database, rig.gateway) == 1
+
+
+def test_a_simulated_device_at_a_real_broker_raises_an_alarm(
+    sqlite_database: Database, receiver: Receiver, tmp_path: Path
+) -> None:
+    rig = make_rig(sqlite_database)
+    receiver.refusals = 0
+    with sqlite_database.transaction() as tx:
+        cold = {"kind": "excursion", "name": "Cold room", "high": "8", "degree_minutes_max": "10", "hook": receiver.url}
+        book.add_rule(tx, read_rule("r1", MAKER, cold), secret="s", who="keeper", now_ms=START * 1000)
+    world, broker = rig.world, EmbeddedBroker(tmp_path / "broker")
+    broker.start()
+    try:
+        name = device_name(MAKER, world.iss("line-1"))
+        password = broker.access.sync([name])[name]
+        config = DeviceConfig.of(
+            "line-1", aud=AUD, org=MAKER, iss=world.iss("line-1"), receipt_keys=(RECEIPT_KEY.public.jwk(),),
+            username=name.username, password=password,
+        )  # fmt: skip
+        device = Device.create(tmp_path / "device", config, world.devices["line-1"])
+        for minute, value in enumerate((5, 9, 12, 14)):
+            device.record([reading(minute * 5, value, 1)], START + minute * 300)
+        source = MqttSource(broker.url, "ingest-1")
+        service = service_of(aud=AUD, log=LOG, promise_s=60, heartbeat_s=86_400)
+        worker = Worker(
+            source, sqlite_database, service, operator_key=world.orgs[OPERATOR], receipt_key=RECEIPT_KEY,
+            now_ms=rig.clock,
+        )  # fmt: skip
+        fleet = Fleet([device], broker.url)
+        deadline = time.monotonic() + 60
+        while fleet.pending and time.monotonic() < deadline:
+            fleet.turn()
+            worker.run_once()
+        fleet.stop()
+        worker.close()
+        source.close()
+    finally:
+        broker.stop()
+    world.now = NOW_MS // 1000
+    follow(sqlite_database, world)
+    Hooks(sqlite_database, sender(may_be_private=True), lambda attempts: 1_000).step(NOW_MS)
+    with sqlite_database.reading() as tx:
+        (row,) = book.alarms_of(tx, org=MAKER)
+
+    assert fleet.pending == 0
+    assert (row.state, json.loads(row.goods)) == ("raised", [sgtin_id(1)])
+    # Five minutes from 1 to 4 degrees above the bound, and five from 4 to 6: 12.5 and 25.
+    assert json.loads(row.details)["degree_minutes"] == "37.5"
+    assert [json.loads(body)["what"] for _, body in receiver.taken] == ["alarm.raised"]
+    assert log_events(sqlite_database, rig.gateway) == 1
 
 
 def is_signed(secret: str, headers: dict[str, str], body: bytes) -> bool:
