@@ -17,6 +17,8 @@ ROWS_MAX = 200_000
 BYTES_MAX = 1_000_000_000
 PAGE_MAX = 500
 _TEXT_MAX = 2_000
+# What a later arrival, or a replay, tells anew about the same bytes.
+_LEARNT = ("code", "sentence", "pointer", "detail", "is_authentic", "last_ms")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def put(tx: Tx, faults: Sequence[Fault], *, now_ms: int) -> int:
     known = set(tx.execute(sa.select(quarantine.c.digest).where(quarantine.c.digest.in_(list(by_digest)))).scalars())
     insert = insert_sqlite if is_sqlite(tx) else insert_postgres
     again = insert(quarantine)
-    changed = {name: again.excluded[name] for name in ("code", "sentence", "pointer", "detail", "last_ms")}
+    changed = {name: again.excluded[name] for name in _LEARNT}
     again = again.on_conflict_do_update(
         index_elements=["digest"], set_={**changed, "times": quarantine.c.times + again.excluded.times}
     )

@@ -199,16 +199,20 @@ def main() -> None:
     from tracebond.erasure_cli import erasure
     from tracebond.finance_cli import finance
     from tracebond.log_cli import log
+    from tracebond.master_cli import master
     from tracebond.mirror_cli import mirror
     from tracebond.partner_cli import partner
     from tracebond.quarantine_cli import quarantine
     from tracebond.receipts_cli import receipts
     from tracebond.simulate_cli import simulate
+    from tracebond.user_cli import user
 
     for command in (
         alarm,
         partner,
         quarantine,
+        master,
+        user,
         bench,
         broker,
         chain,
