@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -74,12 +73,9 @@ def _waiting(tx: Tx) -> list[tuple[Any, str]]:
 def event_of(row: Any, rule: Rule, what: str) -> dict[str, Any]:
     """The EPCIS event that tells of an alarm raised or cleared."""
     at = _time(row.raised_ms if what == "raise" else row.end_ms)
-    details = json.loads(row.details)
     kind = rule.measurement if rule.measurement != POSITION else "Length"
     report: dict[str, Any] = {"type": kind}
-    if "peak" in details and what == "raise":
-        report |= {"value": Decimal(details["peak"]), "uom": _UOMS.get(kind, "")}
-        report = {name: value for name, value in report.items() if value != ""}
+    # No value: the readings themselves stand in the log, and the furthest of them may have come after this moment.
     if what == "raise":
         report["exception"] = "ALARM_CONDITION"
     else:
@@ -98,10 +94,6 @@ def event_of(row: Any, rule: Rule, what: str) -> dict[str, Any]:
     if row.place:
         event["readPoint"] = {"id": row.place}
     return event
-
-
-# Units of UN/ECE Recommendation 20 for the measurements that rules speak of most.
-_UOMS: Final = {"Temperature": "CEL", "RelativeHumidity": "P1", "AbsoluteHumidity": "A93", "Length": "KMT"}
 
 
 @dataclass(frozen=True)
