@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.errors import Rejected
-from core.identifiers import canonical, class_of
+from core.identifiers import canonical, class_of, parse
 from core.message import Message, MessageEvent
 
 _PLACES = ("readPoint", "bizLocation")
@@ -40,7 +40,8 @@ def _check_products(event: MessageEvent, scope: Mapping[str, Any], pointer: str)
     if "products" not in scope:
         return
     for item in event.items:
-        product = class_of(item.id)
+        # A quantity may name the product itself, without serial or lot.
+        product = item.id if parse(item.id).kind == "gtin" else class_of(item.id)
         if product is not None and product not in scope["products"]:
             raise _outside(f"This key may not sign for the product {product}.", pointer)
 
