@@ -11,26 +11,11 @@ from starlette.types import Receive, Scope, Send
 
 from api.epcis.problems import epcis_problem
 from api.pages import error_page
+from api.problem import Forbidden as Forbidden  # noqa: PLC0414 (public names of this module too)
+from api.problem import NotFound as NotFound  # noqa: PLC0414
 from api.problem import Problem, problem_of
-from core.errors import Rejected, TracebondError
-
-
-class NotFound(Rejected):
-    """There is nothing here, or nothing that you may see."""
-
-    code = "not_found"
-
-
-class Forbidden(Rejected):
-    """Your role does not allow this."""
-
-    code = "forbidden"
-
-
-class Unauthenticated(Rejected):
-    """Sign in first."""
-
-    code = "unauthenticated"
+from api.problem import Unauthenticated as Unauthenticated  # noqa: PLC0414
+from core.errors import TracebondError
 
 
 def problem_response(problem: Problem, lang: str = "en") -> Response:

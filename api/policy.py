@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from api.answers import problems
 from api.auth.sessions import identity_of, require_csrf
-from api.errors import Forbidden, Unauthenticated
 from api.identity import BANK, GOODS_SIDE, Identity, Role
+from api.problem import Forbidden, Unauthenticated
 from core.errors import Broken
 
 _MARK: Final = "tracebond_policy"

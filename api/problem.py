@@ -48,6 +48,24 @@ _STATUS_OF_FAMILY: tuple[tuple[type[TracebondError], int], ...] = (
 )
 
 
+class NotFound(Rejected):
+    """There is nothing here, or nothing that you may see."""
+
+    code = "not_found"
+
+
+class Forbidden(Rejected):
+    """Your role does not allow this."""
+
+    code = "forbidden"
+
+
+class Unauthenticated(Rejected):
+    """Sign in first."""
+
+    code = "unauthenticated"
+
+
 @dataclass(frozen=True)
 class Problem:
     """One error as its reader sees it."""

@@ -15,8 +15,8 @@ from starlette.requests import HTTPConnection
 
 from api.auth.partner_tables import PARTNER, PARTNER_KEY
 from api.auth.sessions import identity_of, require_csrf
-from api.errors import Forbidden, Unauthenticated
 from api.identity import Identity, Role
+from api.problem import Forbidden, Unauthenticated
 from api.services import Services
 from core.canonical import b64u, sha256, unb64u
 from core.errors import Broken, Conflict, Rejected

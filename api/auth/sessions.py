@@ -9,8 +9,8 @@ from fastapi.responses import Response
 from sqlalchemy import Connection, insert, select, update
 from starlette.requests import HTTPConnection
 
-from api.errors import Forbidden
 from api.identity import Identity, Role
+from api.problem import Forbidden
 from api.services import Services
 from api.tables import ONE_TIME_LOGIN, PERSON, SESSION, USER
 from core.canonical import b64u, sha256, unb64u
