@@ -16,14 +16,20 @@ if [ -f "$RABBITMQ_PID_FILE" ] && kill -0 "$(cat "$RABBITMQ_PID_FILE")" 2>/dev/n
 fi
 rm -f "$RABBITMQ_PID_FILE"
 mkdir -p "$RABBITMQ_LOG_BASE"
+log="$RABBITMQ_LOG_BASE/$RABBITMQ_NODENAME.log"
+ups() { grep -c "Server startup complete" "$log" 2>/dev/null || true; }
+before=$(ups)
 chmod 600 "$here/.erlang.cookie"
 setsid rabbitmq-server >"$RABBITMQ_LOG_BASE/out" 2>&1 </dev/null &
 server=$!
-while [ ! -s "$RABBITMQ_PID_FILE" ]; do
+# Its log tells when it is up; asking it by rabbitmqctl takes seconds of processor time each time.
+left=$((${2:-180} * 2))
+while [ "$(ups)" = "$before" ]; do
   kill -0 "$server" 2>/dev/null || { echo "$1 did not start; see $RABBITMQ_LOG_BASE" >&2; exit 1; }
+  left=$((left - 1))
+  [ "$left" -gt 0 ] || { echo "$1 is not up yet; see $RABBITMQ_LOG_BASE" >&2; exit 3; }
   sleep 0.5
 done
-rabbitmqctl -n "$RABBITMQ_NODENAME" wait "$RABBITMQ_PID_FILE" --timeout "${2:-180}" >/dev/null
 echo "$1 is up"
 """
 )
@@ -36,13 +42,9 @@ for name in $(cut -d" " -f1 "$here/nodes.txt"); do
   # After a full stop the first node waits for the one that stopped last: go on, and look again below.
   seconds=180
   [ -d "$here/$name/mnesia" ] && seconds=15
-  "$here/start-node.sh" "$name" "$seconds" || echo "$name waits for the others"
+  "$here/start-node.sh" "$name" "$seconds" || [ $? -eq 3 ]
 done
-for name in $(cut -d" " -f1 "$here/nodes.txt"); do
-  . "$here/$name/env.sh"
-  rabbitmqctl -n "$RABBITMQ_NODENAME" await_startup --timeout 180 >/dev/null
-done
-exec "$here/declare.sh"
+exec "$here/declare.sh" --all-up
 """
 )
 
@@ -54,16 +56,16 @@ read -r name full <"$here/nodes.txt"
 . "$here/$name/env.sh"
 ctl() { rabbitmqctl -q -n "$RABBITMQ_NODENAME" "$@"; }
 wanted=$(wc -l <"$here/nodes.txt")
-ctl await_online_nodes "$wanted" --timeout 120
+[ "${1:-}" = --all-up ] || ctl await_online_nodes "$wanted" --timeout 120
 ctl import_definitions "$here/queue.json"
 ctl import_definitions "$here/devices.json"
-ctl list_users --no-table-headers | cut -f1 | grep / | sort >"$here/users.now" || true
-sort "$here/devices.txt" | comm -23 "$here/users.now" - >"$here/users.gone"
-for gone in $(cat "$here/users.gone"); do
-  ctl delete_user "$gone"
+touch "$here/declared.txt"
+LC_ALL=C sort "$here/devices.txt" >"$here/declared.new"
+for gone in $(LC_ALL=C comm -23 "$here/declared.txt" "$here/declared.new"); do
+  ctl delete_user "$gone" || true
   ctl close_all_user_connections "$gone" "no longer enrolled" || true
 done
-rm -f "$here/users.now" "$here/users.gone"
+mv "$here/declared.new" "$here/declared.txt"
 echo "queue and $(wc -l <"$here/devices.txt") devices are declared"
 """
 )

@@ -17,7 +17,6 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from core.errors import Rejected, Unavailable
 from simulators.devices import Device, flush_all
@@ -70,6 +69,7 @@ class Connection:
         # Devices spread over the nodes from the start, each by its own name.
         self._place = zlib.crc32(device.config.path.encode())
         self._protocol = mqtt.MQTTv5
+        self._is_answered: bool | None = None
         self._user = device.config.username or who[0]
         self._password = device.config.password or who[1]
         self._ca_file = ca_file
@@ -148,7 +148,7 @@ class Connection:
         client.on_message = self._received
         self._retry_at = now + self._retry_s
         self._retry_s = min(self._retry_s * 2, RETRY_S_MAX)
-        self._client = client
+        self._client, self._is_answered = client, False
         try:
             host, port = self._hosts[self._place % len(self._hosts)]
             self._place += 1
@@ -158,7 +158,7 @@ class Connection:
                 client.connect(host, port, keepalive=KEEPALIVE_S)
         except OSError as error:
             self.refused = str(error)
-            self._client = None
+            self._client, self._is_answered = None, None
             self._forget()
 
     def _publish(self, topic: str, payload: bytes) -> bool:
@@ -170,14 +170,11 @@ class Connection:
     def _connected(self, client: mqtt.Client, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
         if reason.is_failure:
             self.refused = str(reason)
-            if str(reason) == "Unsupported protocol version":
-                # The same node again at once, in the older language.
-                self._protocol, self._retry_at = mqtt.MQTTv311, 0.0
-                self._place -= 1
+            self._is_answered = str(reason) != "Unsupported protocol version"
             return
+        self._is_answered = True
         config = self.device.config
-        client.subscribe([(config.topic("receipts"), SubscribeOptions(qos=1)),
-                          (config.topic("commands"), SubscribeOptions(qos=1))])  # fmt: skip
+        client.subscribe([(config.topic("receipts"), 1), (config.topic("commands"), 1)])
 
     def _subscribed(self, _c: mqtt.Client, _u: Any, _m: int, reasons: Sequence[ReasonCode], _p: Any) -> None:
         # Publish only after the subscription stands, or the receipt of the first message goes nowhere.
@@ -200,6 +197,12 @@ class Connection:
     def _lost(self) -> None:
         self._client = None
         self._forget()
+        if self._is_answered is False:
+            # Some brokers refuse a version by a code, others (RabbitMQ before 3.13) hang up without a word: the
+            # same node again, in the other language.
+            self._protocol = mqtt.MQTTv311 if self._protocol == mqtt.MQTTv5 else mqtt.MQTTv5
+            self._place -= 1
+        self._is_answered = None
 
     def _opened(self, _c: mqtt.Client, _u: Any, sock: Any) -> None:
         self._forget()

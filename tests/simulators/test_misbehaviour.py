@@ -2,6 +2,8 @@
 
 import itertools
 import selectors
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -118,22 +120,51 @@ def test_every_fault_has_a_name() -> None:
 def test_a_device_turns_to_the_next_host_of_a_cluster(service: ReceiptGiver, broker: Broker) -> None:
     device = memory_device()
     service.know(device)
-    url = f"mqtt://127.0.0.1:1,127.0.0.1:{broker.port},127.0.0.1:2"
+
+    assert becomes_ready(device, f"mqtt://127.0.0.1:1,127.0.0.1:{broker.port},127.0.0.1:2")
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_a_broker_that_knows_no_mqtt_5_is_spoken_to_in_the_older_language(is_silent: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=old_broker, args=(server, is_silent), daemon=True).start()
+
+        assert becomes_ready(memory_device(), f"mqtt://127.0.0.1:{server.getsockname()[1]}")
+
+
+def becomes_ready(device: Device, url: str) -> bool:
     selector = selectors.DefaultSelector()
     connection = Connection(device, url, selector)
-    now, tries = 0.0, 0
-
-    while not connection.is_ready and tries < 2_000:
-        tries += connection.turn(now, may_connect=True)
+    for turn in range(500):
+        connection.turn(turn / 2, may_connect=True)
         for key, mask in selector.select(0.02):
             if mask & selectors.EVENT_READ:
                 key.data.ready_to_read()
             if mask & selectors.EVENT_WRITE:
                 key.data.ready_to_write()
-        now += 0.5
+        if connection.is_ready:
+            connection.close()
+            return True
+    return False
 
-    assert connection.is_ready
-    connection.close()
+
+def old_broker(server: socket.socket, is_silent: bool) -> None:
+    """Answers MQTT 3.1.1 alone: CONNACK and SUBACK as bytes of the standard; to version 5 a code, or nothing."""
+    while True:
+        try:
+            peer, _ = server.accept()
+        except OSError:
+            return
+        with peer:
+            level = peer.recv(4_096).split(b"MQTT", 1)[1][0]
+            if level == 4:
+                peer.sendall(b"\x20\x02\x00\x00")
+                mid = peer.recv(4_096)
+                start = mid.index(b"\x82")
+                peer.sendall(b"\x90\x04" + mid[start + 2 : start + 4] + b"\x01\x01")
+                peer.recv(4_096)
+            elif not is_silent:
+                peer.sendall(b"\x20\x02\x00\x01")
 
 
 @pytest.mark.parametrize("url", ["amqp://a", "mqtt://", "mqtt://a,,b", "mqtt://a:x", "a,b"])
