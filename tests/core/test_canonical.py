@@ -1,11 +1,13 @@
 """The strict parser: one meaning for each text, and limits on everything."""
 
+import random
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core import canonical
 from core.canonical import b64u, canonical_bytes, dump_json, parse_json, unb64u
 from core.errors import Rejected
 
@@ -102,3 +104,40 @@ def test_base64url_has_one_spelling_for_each_byte_string(data: bytes) -> None:
 def test_other_spellings_of_base64url_are_refused(text: str) -> None:
     with pytest.raises(Rejected, match="bad_base64url"):
         unb64u(text)
+
+
+def test_texts_written_our_way_are_read_as_any_other_text_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = 20261125
+    chance = random.Random(seed)
+    texts = [_json_text(chance).encode("utf-8", "surrogatepass") for _ in range(4_000)]
+    depths = [chance.choice((2, 4, 16)) for _ in texts]
+
+    quick = [_outcome(text, depth) for text, depth in zip(texts, depths, strict=True)]
+    monkeypatch.setattr(canonical, "_COMPACT_MAX", -1)
+    thorough = [_outcome(text, depth) for text, depth in zip(texts, depths, strict=True)]
+
+    assert quick == thorough, f"seed {seed}"
+    assert {kind for kind, _ in quick} == {"read", "refused"}
+
+
+_PIECES = (
+    '"a"', '"\\u00e9"', '"é"', "1", "-0", "0", "1.0", "1.50", "1e5", "1E+5", "9007199254740991", "9007199254740992",
+    "1" * 30, "0.1e-50", "true", "null", "NaN", '"\\ud800"', '"\\/"', '"\\n"', "1.0E400", "00", "1.", '"\x7f"', "x",
+)  # fmt: skip
+
+
+def _json_text(chance: random.Random, depth: int = 0) -> str:
+    kind = chance.randrange(12)
+    if depth > 3 or kind < 4:
+        return chance.choice(_PIECES)
+    inner = [_json_text(chance, depth + 1) for _ in range(chance.randrange(4))]
+    if kind < 8:
+        return "[" + ",".join(inner) + "]"
+    return "{" + ",".join(f'"{chance.choice("abc")}":{one}' for one in inner) + "}"
+
+
+def _outcome(text: bytes, depth_max: int) -> tuple[str, str]:
+    try:
+        return "read", repr(parse_json(text, bytes_max=10_000, depth_max=depth_max))
+    except Rejected as error:
+        return "refused", error.code
