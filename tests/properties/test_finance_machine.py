@@ -130,6 +130,34 @@ class FinanceMachine(CreditMachine):
             }
             self.asked.append(("release", found.lender, seen, pledges.approve_release))
 
+    @rule(place=places, price=st.sampled_from([6_000, 10_000]), bid=st.sampled_from([None, "1000.00", "40000.00"]))
+    def bad_way(self, place: int, price: int, bid: str | None) -> None:
+        """A fallen price, a call that nobody answers, default and enforcement, so that their ends are reached often."""
+        found = self.pick("SELECT DISTINCT f.id, f.lender FROM fin_facilities f JOIN fin_loans l ON l.facility = f.id "
+                          "WHERE f.state IN ('ACTIVE', 'WATCH') AND l.balance > 0 ORDER BY f.id", place)  # fmt: skip
+        if found is None:
+            return
+        maker, checker = OFFICERS[found.lender]["maker"], OFFICERS[found.lender]["checker"]
+        self.quote(found.lender, price)
+        self.judge()
+        self.nights(5)
+        self.nights(2)
+        self.judge()
+        steps = [(enforcement.propose_enforcement, enforcement.enforce)]
+        if bid != "40000.00":
+            steps.append((enforcement.propose_write_off, enforcement.write_off))
+        for number, (ask, act) in enumerate(steps):
+            asked = self.hands.do(ask, maker, facility=found.id)
+            if asked is None:
+                return
+            proof = {"request": asked["request"], "proposal": asked["proposal"]}
+            self.hands.do(act, checker, facility=found.id, **proof)
+            self.settle()
+            if number == 0 and bid is not None:
+                self.hands.do(enforcement.book_sale, checker, facility=found.id, costs="10.00",
+                              bids=[{"bidder": "a", "amount": bid}])  # fmt: skip
+                self.settle()
+
     @rule(place=places, who=people, what=st.sampled_from([
         (freezing.propose_unfreeze, freezing.unfreeze, ("FROZEN",)),
         (enforcement.propose_enforcement, enforcement.enforce, ("DEFAULTED",)),
@@ -356,6 +384,7 @@ class FinanceMachine(CreditMachine):
         after = check.states(database)
         logged = check.check_command_log(database, self.logged)
         check.check_every_change_is_logged(self.before, after, logged, database)
+        self.reached.update({f"{table}:{state}" for (table, _), state in after.items()})
         self.before, self.logged = after, self.log_size()
         check.check_claims(self.world)
         check.check_books(database)
