@@ -84,7 +84,8 @@ class Episode:
 
     Attributes:
         start_ms: the first reading beyond. raised_ms: when it became an alarm. end_ms: None while it lasts.
-        peak: the reading furthest beyond. degree_minutes, mkt: of a cold chain, None elsewhere.
+        peak: the reading furthest beyond. value: the one by which it became an alarm.
+        degree_minutes, mkt: of a cold chain, None elsewhere.
     """
 
     start_ms: int
@@ -94,11 +95,12 @@ class Episode:
     degree_minutes: Decimal | None = None
     mkt: Decimal | None = None
     readings: int = 0
+    value: Decimal | None = None
 
     def details(self) -> dict[str, Any]:
         """The figures as JSON, decimals as text."""
         found = {"readings": self.readings}
-        named = {"peak": self.peak, "degree_minutes": self.degree_minutes, "mkt": self.mkt}
+        named = {"value": self.value, "peak": self.peak, "degree_minutes": self.degree_minutes, "mkt": self.mkt}
         return found | {name: str(value) for name, value in named.items() if value is not None}
 
 
@@ -189,7 +191,9 @@ def _episode(rule: Rule, run: Sequence[Reading], end_ms: int | None) -> list[Epi
         low, high = rule.numbers.get("low"), rule.numbers.get("high")
         weighed, mkt = degree_minutes(within, low=low, high=high), mean_kinetic(within)
     value = _beyond(rule, peak) if rule.kind == "geofence" else peak.value
-    return [Episode(within[0].at_ms, raised_ms, end_ms, value, weighed, mkt, len(within))]
+    first = next(one for one in within if one.at_ms == raised_ms)
+    told = _beyond(rule, first) if rule.kind == "geofence" else first.value
+    return [Episode(within[0].at_ms, raised_ms, end_ms, value, weighed, mkt, len(within), told)]
 
 
 def _raised_ms(rule: Rule, run: Sequence[Reading], end_ms: int | None) -> int | None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -75,7 +76,10 @@ def event_of(row: Any, rule: Rule, what: str) -> dict[str, Any]:
     at = _time(row.raised_ms if what == "raise" else row.end_ms)
     kind = rule.measurement if rule.measurement != POSITION else "Length"
     report: dict[str, Any] = {"type": kind}
-    # No value: the readings themselves stand in the log, and the furthest of them may have come after this moment.
+    told = json.loads(row.details).get("value")
+    if what == "raise" and told is not None and kind in _UOMS:
+        # Not the peak: the furthest reading may have come after the moment that this event is about.
+        report |= {"value": Decimal(told), "uom": _UOMS[kind]}
     if what == "raise":
         report["exception"] = "ALARM_CONDITION"
     else:
@@ -94,6 +98,10 @@ def event_of(row: Any, rule: Rule, what: str) -> dict[str, Any]:
     if row.place:
         event["readPoint"] = {"id": row.place}
     return event
+
+
+# Units of UN/ECE Recommendation 20 for the measurements whose unit is one.
+_UOMS: Final = {"Temperature": "CEL", "RelativeHumidity": "P1", "Length": "KMT"}
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """What the rules need of an event, and how it is kept: pure, no I/O."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from core.epcis.vocabulary import local_name
 from core.errors import Rejected
@@ -32,7 +33,8 @@ _SINGLE: Final = frozenset({EPC, CHILD, OUTPUT})
 Where = tuple[float, float]
 Locate = Callable[[str, int], Where | None]
 Net = Callable[[str, int], tuple[str, str] | None]
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
 _step = lru_cache(maxsize=4_096)(lambda text: local_name(text, "bizStep"))
 _disposition = lru_cache(maxsize=4_096)(lambda text: local_name(text, "disposition"))
 
@@ -88,12 +90,12 @@ class EventFact(NamedTuple):
 
     def encode(self) -> str:
         """JSON text for the store."""
-        return _ENCODER.encode(self[2:])
+        return _encode(self[2:]).decode()
 
     @staticmethod
     def decode(ev: int, ms: int, text: str) -> "EventFact":
         """The fact in its stored text."""
-        values = json.loads(text)
+        values = _decode(text)
         where = values[9]
         values[9] = None if where is None else (where[0], where[1])
         return EventFact(ev, ms, *values)
@@ -126,27 +128,27 @@ def fact_of(event: LoggedEvent, locate: Locate, net: Net) -> EventFact:
             inputs = event.names(INPUT)
             nets = _nets(event.leaf, net, [*counts, *inputs, *(row[1] for row in amounts)])
     return EventFact(
-        ev=event_key(event.leaf, event.number),
-        ms=event.device_ms,
-        day=_day(event.device_ms, str(clear.get("eventTimeZoneOffset", ""))),
-        kind=kind,
-        action=action,
-        step=_step(str(clear.get("bizStep", ""))),
-        disposition=_disposition(str(clear.get("disposition", ""))),
-        org=event.org,
-        event_id=str(body.get("eventID", "")),
-        voids="errorDeclaration" in clear,
-        place=place,
-        where=None if place is None else _geo(place) or locate(place, event.leaf),
-        mode=_mode(body),
-        expires=_expiry(ilmd) if isinstance(ilmd, Mapping) else None,
-        parent=parents[0] if kind == "A" and parents else None,
-        group=groups[0] if groups else None,
-        empties=kind == "A" and action == "DELETE" and not event.names(CHILD, CHILD_QUANTITY),
-        amounts=amounts,
-        inputs=list(inputs),
-        counts=counts,
-        nets=nets,
+        event_key(event.leaf, event.number),
+        event.device_ms,
+        _day(event.device_ms, str(clear.get("eventTimeZoneOffset", ""))),
+        kind,
+        action,
+        _step(str(clear.get("bizStep", ""))),
+        _disposition(str(clear.get("disposition", ""))),
+        event.org,
+        str(body.get("eventID", "")),
+        "errorDeclaration" in clear,
+        place,
+        None if place is None else _geo(place) or locate(place, event.leaf),
+        _mode(body),
+        _expiry(ilmd) if isinstance(ilmd, Mapping) else None,
+        parents[0] if kind == "A" and parents else None,
+        groups[0] if groups else None,
+        kind == "A" and action == "DELETE" and not event.names(CHILD, CHILD_QUANTITY),
+        amounts,
+        list(inputs),
+        counts,
+        nets,
     )  # fmt: skip
 
 

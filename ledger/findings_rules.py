@@ -1,10 +1,11 @@
 """The rules about one thing: a fold over its events by device time, then log order. Pure, no I/O."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from math import asin, cos, radians, sin, sqrt
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from ledger.findings_facts import (
     CHILD,
@@ -71,13 +72,13 @@ class ThingState:
 
     def encode(self) -> str:
         """JSON text for the store."""
-        return _ENCODER.encode([getattr(self, name) for name in self.__slots__])
+        return _encode([getattr(self, name) for name in self.__slots__]).decode()
 
     @classmethod
     def decode(cls, text: str) -> "ThingState":
         """The state in its stored text."""
         state = cls.__new__(cls)
-        for name, value in zip(cls.__slots__, json.loads(text), strict=True):
+        for name, value in zip(cls.__slots__, _decode(text), strict=True):
             setattr(state, name, value)
         for name in ("last", "packed", "seen", "where"):
             value = getattr(state, name)
@@ -87,7 +88,8 @@ class ThingState:
         return state
 
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
 
 
 def is_lot(item_id: str) -> bool:

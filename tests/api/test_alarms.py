@@ -134,7 +134,7 @@ def test_a_warm_hour_is_raised_told_seen_and_cleared(database: Database, receive
     assert log_events(database, rig.gateway) == 0
     follow(database, rig.world)
     item = keeper.get(f"/items/{sgtin_id(1).replace('/', '%2F').replace(':', '%3A')}").json()
-    assert [one["exception"] for one in item["alarms"]] == ["ALARM_CONDITION"]
+    assert [(one["exception"], one["value"]) for one in item["alarms"]] == [("ALARM_CONDITION", 14)]
     assert [one["signed_by"] for one in item["journey"]].count("gateway") == 1
 
     seen_it = keeper.post(f"/factory/alarms/{row['id']}/ack", json={"note": "door was open"}).json()
