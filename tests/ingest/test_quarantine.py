@@ -122,6 +122,23 @@ def test_full_quarantine_stops_intake_and_drops_nothing(small_rig: Rig) -> None:
     assert rig.stored() == [split(publish).id]
 
 
+def test_a_quarantine_that_fills_slows_intake_before_it_stops_it(small_rig: Rig) -> None:
+    rig = small_rig
+    waits = []
+    for count in (7, 9):
+        with rig.database.transaction() as tx:
+            quarantine.put(tx, [fault(number) for number in range(count)], now_ms=1)
+        rig.worker = rig.new_worker(rows_max=10)
+        rig.send(DEVICE, rig.sign(DEVICE))
+        before = rig.monotonic
+        rig.worker.run_once()
+        waits.append(round(rig.monotonic - before, 3))
+
+    # Half a second a batch at 90 % full: (0.9 - 0.8) / (1 - 0.8) of the whole second of a full one.
+    assert waits == [0, 0.5]
+    assert len(rig.stored()) == 2
+
+
 def test_brake_holds_intake_until_it_is_off(small_rig: Rig) -> None:
     rig = small_rig
     reasons = ["The disk is nearly full."]
