@@ -29,6 +29,7 @@ def test_percentile_and_slope_are_those_of_the_textbook() -> None:
     assert slope([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]) == pytest.approx(2.0)
 
 
+@pytest.mark.timeout(900)
 def test_bench_ingest_measures_every_figure_beside_its_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "MESSAGES_QUICK", 80)
     monkeypatch.setattr(ingest, "NAIVE_QUICK", 8)

@@ -7,7 +7,6 @@ item map, checkpoints and anchors on the built-in chain. The publisher has a pro
 PostgreSQL where TRACEBOND_DATABASE_URL names one (an empty one) or its programs are installed, else SQLite.
 """
 
-import multiprocessing
 import os
 import tempfile
 import time
@@ -32,9 +31,8 @@ from tracebond.bench.ingest_load import (
     Address,
     Fleet,
     Line,
+    Publisher,
     percentile,
-    publish,
-    publish_paced,
     slope,
 )
 from tracebond.bench.ingest_system import SERVICE, CheckpointWatch, System, processor_s, resident_bytes
@@ -64,15 +62,17 @@ def run(quick: bool, say: Say) -> list[Row]:
         fleet = Fleet(SERVICE)
         say("contracts, operator, devices ...")
         system = System(folder, url, fleet, broker, stack)
-        return _Bench(system, broker, fleet, say).rows(count, quick=quick)
+        publisher = Publisher(Address(broker.address.host, broker.address.port))
+        stack.callback(publisher.close)
+        return _Bench(system, broker, fleet, publisher, say).rows(count, quick=quick)
 
 
 class _Bench:
     """One run over one system."""
 
-    def __init__(self, system: System, broker: EmbeddedBroker, fleet: Fleet, say: Say) -> None:
+    def __init__(self, system: System, broker: EmbeddedBroker, fleet: Fleet, publisher: Publisher, say: Say) -> None:
         self._system, self._broker, self._fleet, self._say = system, broker, fleet, say
-        self._address = Address(broker.address.host, broker.address.port)
+        self._publisher = publisher
         self._kind = "PostgreSQL" if system.database.kind == "postgresql" else "SQLite (no PostgreSQL here)"
 
     def rows(self, count: int, *, quick: bool) -> list[Row]:
@@ -151,20 +151,11 @@ class _Bench:
 
     def _paced(self, seconds: float, pid: int, *, quick: bool) -> list[Row]:
         self._say(f"paced at {PACE:,} messages/s for {seconds:.0f} s ...")
-        context = multiprocessing.get_context("spawn")
-        receiver, sender = context.Pipe(duplex=False)
         memory: list[tuple[float, float]] = []
-        with CheckpointWatch(self._system.database) as watch:
-            process = context.Process(
-                target=publish_paced, args=(self._address, self._fleet, PACE, seconds, sender), daemon=True
-            )
-            started = time.monotonic()
-            process.start()
-            sender.close()
-            while process.is_alive() and not receiver.poll(1.0):
-                memory.append((time.monotonic() - started, resident_bytes(pid)))
-            sent, self._fleet = receiver.recv()
-            process.join()
+        with CheckpointWatch(
+            self._system.database, lambda: memory.append((time.monotonic(), resident_bytes(pid)))
+        ) as watch:
+            sent, self._fleet = self._publisher.paced(self._fleet, PACE, seconds)
             self._system.wait_sequenced()
             time.sleep(0.2)
         times = [got - at for _, at, got in sent if got is not None]
@@ -187,7 +178,7 @@ class _Bench:
             ),
         ]
         if not quick:
-            grown = max(0.0, slope([point for point in memory if point[0] > _WARM_S]) * 60 / 1024)
+            grown = max(0.0, slope([point for point in memory if point[0] > memory[0][0] + _WARM_S]) * 60 / 1024)
             unit = "KiB/min"
             rows.append(
                 Row(f"{name}: worker's memory grows by", grown, unit, target=SLOPE_KIB_MAX, is_lower_better=True)
@@ -197,7 +188,7 @@ class _Bench:
     def _through(self, lines: list[Line]) -> float:
         """Messages a second through the whole system, from the first commit to the last."""
         before = self._system.stored()
-        with self._publishing(lines):
+        with self._publisher.lines(lines):
             self._system.wait_stored(before + _count(lines))
         return self._system.rate(before)
 
@@ -213,7 +204,7 @@ class _Bench:
             operator_key=system.operator, receipt_key=system.receipts, batch_max=1,
         )  # fmt: skip
         before, done = system.stored(), 0
-        with self._publishing(lines):
+        with self._publisher.lines(lines):
             quiet = time.monotonic() + QUIET_S
             while done < wanted:
                 done += worker.run_once()
@@ -229,7 +220,7 @@ class _Bench:
         while not source.state.is_connected:
             time.sleep(0.02)
         done, first, started = 0, 0, 0.0
-        with self._publishing(lines):
+        with self._publisher.lines(lines):
             quiet = time.monotonic() + QUIET_S
             while done < wanted:
                 got = source.receive(BATCH_MAX, 0.2)
@@ -289,17 +280,6 @@ class _Bench:
         for envelope in envelopes:
             envelope.jws.check(keys[envelope.kid])
         return len(envelopes) / (time.perf_counter() - started)
-
-    @contextmanager
-    def _publishing(self, lines: list[Line]) -> Iterator[None]:
-        process = multiprocessing.get_context("spawn").Process(target=publish, args=(self._address, lines), daemon=True)
-        process.start()
-        try:
-            yield
-        finally:
-            process.join(5)
-            if process.is_alive():
-                process.terminate()
 
 
 def _count(lines: list[Line]) -> int:

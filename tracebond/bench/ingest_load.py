@@ -5,12 +5,14 @@ counted. A client library would take as much of the machine as the worker that i
 """
 
 import heapq
+import multiprocessing
 import random
 import selectors
 import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -33,6 +35,10 @@ _EVENT = {
     "bizStep": "inspecting",
     "readPoint": {"id": "urn:epc:id:sgln:9521000.00001.0"},
 }
+
+
+# Message id, when it was published, and when its receipt came (None: never), unix seconds.
+Sent = tuple[str, float, float | None]
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,54 @@ def _keys() -> list[P256Private]:
     return [P256Private.from_secret(b"bench device %d" % number) for number in range(DEVICES)]
 
 
+class Publisher:
+    """A process of its own that publishes what it is given, one job after the other."""
+
+    def __init__(self, address: Address) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._jobs, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(address, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @contextmanager
+    def lines(self, lines: Sequence[Line]) -> Iterator[None]:
+        """Publish each line in order at QoS 1, all at once, while the caller takes them in."""
+        self._jobs.send((publish, (list(lines),)))
+        yield
+        self._answer()
+
+    def paced(self, fleet: Fleet, rate: int, seconds: float) -> tuple[list[Sent], Fleet]:
+        """Sign and publish at a pace; gives what was sent, and the fleet, which has gone on."""
+        self._jobs.send((publish_paced, (fleet, rate, seconds)))
+        found: tuple[list[Sent], Fleet] = self._answer()
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        self._jobs.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.terminate()
+
+    def _answer(self) -> Any:
+        try:
+            return self._jobs.recv()
+        except EOFError as error:
+            raise Unavailable("The publisher of the benchmark ended.", code="bench_stalled") from error
+
+
+def _work(address: Address, jobs: Connection) -> None:
+    while True:
+        try:
+            do, arguments = jobs.recv()
+        except EOFError:
+            return
+        jobs.send(do(address, *arguments))
+
+
 def publish(address: Address, lines: Sequence[Line]) -> None:
-    """Publish each line in order at QoS 1, all at once; runs in a process of its own."""
+    """Publish each line in order at QoS 1, all at once."""
     devices = [_Device(address, line.name, line.password) for line in lines]
     waiting = [list(reversed(line.payloads)) for line in lines]
     with selectors.DefaultSelector() as selector:
@@ -123,11 +175,8 @@ def publish(address: Address, lines: Sequence[Line]) -> None:
         device.socket.close()
 
 
-def publish_paced(address: Address, fleet: Fleet, rate: int, seconds: float, answers: Connection) -> None:
-    """Sign and publish ``rate`` messages a second; sends (message id, published, receipt) times, and the fleet.
-
-    Devices read their receipts here, as real ones do. Runs in a process of its own.
-    """
+def publish_paced(address: Address, fleet: Fleet, rate: int, seconds: float) -> tuple[list[Sent], Fleet]:
+    """Sign and publish ``rate`` messages a second; devices read their receipts here, as real ones do."""
     devices = [_Device(address, name, fleet.passwords[name], reads=True) for name in fleet.names]
     published: dict[str, float] = {}
     received: dict[str, float] = {}
@@ -147,14 +196,15 @@ def publish_paced(address: Address, fleet: Fleet, rate: int, seconds: float, ans
                 _send_due(devices, buffer[:due], published)
                 del buffer[:due]
                 sent += due
-            for key, _ in selector.select(0.002):
+            for key, _ in selector.select(0.002 if sent < total else 0.05):
                 for message in devices[key.data].read():
                     received.setdefault(message, time.time())
             if len(buffer) < rate // 4 and due <= 0:
                 buffer.append(next(ahead))
-    # The fleet goes back with them: it has signed on, and goes on from there.
-    answers.send(([(one, at, received.get(one)) for one, at in published.items()], fleet))
-    answers.close()
+    for device in devices:
+        device.socket.close()
+    # The fleet goes back too: it has signed on, and goes on from there.
+    return [(one, at, received.get(one)) for one, at in published.items()], fleet
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -179,10 +179,11 @@ class System:
 
 
 class CheckpointWatch:
-    """Notes when each signed checkpoint could first be read."""
+    """Notes when each signed checkpoint could first be read, and calls ``each_s`` once a second."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, each_s: Callable[[], object] = lambda: None) -> None:
         self._database = database
+        self._each_s = each_s
         self._seen: list[tuple[int, float]] = []
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="checkpoints", daemon=True)
@@ -206,7 +207,11 @@ class CheckpointWatch:
         return self._seen[-1][0] if self._seen else 0
 
     def _watch(self) -> None:
+        called = 0.0
         while not self._ending.wait(_POLL_S):
+            if time.monotonic() >= called + 1:
+                called = time.monotonic()
+                self._each_s()
             with self._database.reading() as tx:
                 size = tx.execute(sa.select(sa.func.max(checkpoints.c.size))).scalar_one_or_none() or 0
             if size > self.size:
