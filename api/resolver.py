@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from api import linkset
+from api.answers import problems
 from api.auth.routes import address_of
 from api.consumer import load
 from api.consumer import routes as consumer
@@ -48,8 +49,10 @@ def install(routes: Routes) -> None:
     routes.get("/.well-known/gs1resolver", description, PUBLIC, tags=["resolver"])
     routes.get(linkset.CONTEXT, context, PUBLIC, tags=["resolver"])
     routes.get("/page/{path:path}", page, PUBLIC, include_in_schema=False)
-    routes.get("/{ai}/{path:path}", resolve, PUBLIC, tags=["resolver"])
-    routes.get("/{compressed}", resolve_compressed, PUBLIC, tags=["resolver"])
+    # A path that is no code may be a page that asks to sign in.
+    answers = problems("GET", is_guarded=True) | {405: {"description": "Another page's path, which takes no GET"}}
+    routes.get("/{ai}/{path:path}", resolve, PUBLIC, tags=["resolver"], responses=answers)
+    routes.get("/{compressed}", resolve_compressed, PUBLIC, tags=["resolver"], responses=answers)
 
 
 def install_numbered(routes: Routes) -> None:
