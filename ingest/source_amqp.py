@@ -16,7 +16,7 @@ from typing import Any
 import pika
 import structlog
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ChannelWrongStateError
 
 from core.errors import Rejected
 from ingest.source import PUBLISH_QUEUE_MAX, RECEIVE_MAX, Delivery, SourceState, Token
@@ -64,12 +64,16 @@ class _Line:
         """Connect, and go on doing so."""
         self._thread.start()
 
-    def call(self, work: Callable[[], None]) -> None:
-        """Run something in the line's thread, if there is a connection now."""
+    def call(self, work: Callable[[], None]) -> bool:
+        """Run something in the line's thread; False when there is no connection now and it will not run."""
         connection = self._connection
-        if connection is not None:
-            with contextlib.suppress(*_LOST):
-                connection.add_callback_threadsafe(work)
+        if connection is None:
+            return False
+        try:
+            connection.add_callback_threadsafe(work)
+        except _LOST:
+            return False
+        return True
 
     def stop(self) -> None:
         """End the connection and the thread."""
@@ -94,10 +98,17 @@ class _Line:
         self._is_served = False
         connection = pika.BlockingConnection(_parameters(address, self._authority))
         try:
-            self._opened(connection.channel())
-            self._connection, self._is_served = connection, True
+            # Before the channel is handed out: whoever has it may call at once.
+            self._connection = connection
+            channel = connection.channel()
+            channel.add_on_cancel_callback(lambda _: channel.close())
+            self._opened(channel)
+            self._is_served = True
             while not self._stopping.is_set():
                 connection.process_data_events(time_limit=_TURN_S)
+                if not channel.is_open:
+                    # The broker ends a channel alone where a queue goes or an acknowledgement is hours late.
+                    raise ChannelWrongStateError("the broker closed the channel")
         finally:
             self._connection = None
             with contextlib.suppress(*_LOST):
@@ -181,8 +192,9 @@ class AmqpSource:
             taken = min(len(messages), PUBLISH_QUEUE_MAX - len(self._answers))
             self._answers.extend(messages[:taken])
             is_first, self._is_sending = not self._is_sending, True
-        if is_first:
-            self._lines[1].call(self._send)
+        if is_first and not self._lines[1].call(self._send):
+            with self._arrived:
+                self._is_sending = False
         return taken
 
     def close(self) -> None:

@@ -250,6 +250,23 @@ class TestSource:
         assert payloads(again) == payloads(old)
         assert not {one.token for one in old} & {one.token for one in again}
 
+    def test_answers_flow_again_after_a_lost_connection(self, bench: Bench, device: Publisher) -> None:
+        source = connected(bench)
+        bench.lose_connections()
+        wait_for(lambda: not source.state.is_connected)
+        again = Publisher(bench)
+        again.listen(DEVICE.receipts)
+
+        # Answers are offered all the while, as a busy worker does, also in the moment in which it connects.
+        deadline = time.monotonic() + 60
+        while not again.messages and time.monotonic() < deadline:
+            source.publish([(DEVICE.receipts, b"x")])
+            time.sleep(0.001)
+
+        assert again.messages
+        again.close()
+        source.close()
+
     def test_answers_reach_their_device_and_no_worker(self, bench: Bench, device: Publisher) -> None:
         device.listen(DEVICE.receipts)
         device.listen(DEVICE.commands)
