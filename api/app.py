@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import epcis, errors, home, items, machine, mirrors, promises, resolver
+from api import epcis, errors, home, items, machine, mirrors, partner_tokens, promises, resolver
 from api.auth import routes as auth_routes
 from api.consumer.cache import Cache
 from api.consumer.scans import ScanBook
@@ -45,6 +45,7 @@ def create_app(services: Services) -> FastAPI:
     install_consoles(routes)
     items.install(routes)
     epcis.install(app)
+    partner_tokens.install(app)
     # Last, because GS1 key paths are caught by a pattern that every other path would fit.
     resolver.install(routes)
     errors.install(app)

@@ -192,7 +192,11 @@ def _second(text: str) -> int | None:
 
 
 def _merchants(names: Sequence[str]) -> tuple[str, ...]:
-    if len(names) > MERCHANTS_MAX or any(not 0 < len(name.strip()) <= NAME_MAX for name in names):
+    if len(names) > MERCHANTS_MAX or any(not _is_name(name) for name in names):
         raise Rejected(f"Name at most {MERCHANTS_MAX} merchants, each by 1 to {NAME_MAX} characters.",
                        code="bad_merchant", pointer="merchants")  # fmt: skip
     return tuple(sorted({name.strip() for name in names}))
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(name.strip()) <= NAME_MAX and name.isprintable()

@@ -142,8 +142,10 @@ def spend_token(
     """
     actor.need(PARTNER)
     money = parse_money(amount, pointer="amount")
-    if not 0 < len(reference) <= REFERENCE_MAX:
-        raise Rejected(f"A reference has 1 to {REFERENCE_MAX} characters.", code="bad_reference", pointer="reference")
+    if not 0 < len(reference) <= REFERENCE_MAX or not reference.isprintable():
+        raise Rejected(
+            f"A reference has 1 to {REFERENCE_MAX} printable characters.", code="bad_reference", pointer="reference"
+        )
 
     def act(call: Call) -> dict[str, Any]:
         payment = rules.Payment(money.minor, purpose, merchant, now)
@@ -308,7 +310,7 @@ def _may_manage(actor: Actor, *, bank: str, owner: str) -> bool:
 
 def _spend(tx: Tx, actor: Actor, spend: str) -> Any:
     query = sa.select(token_spends, tokens.c.partner, tokens.c.bank).join(tokens, tokens.c.id == token_spends.c.token)
-    row = tx.execute(query.where(token_spends.c.id == spend)).one_or_none()
+    row = tx.execute(query.where(token_spends.c.id == spend)).one_or_none() if spend.isprintable() else None
     is_bank = row is not None and row.bank == actor.org and not actor.roles.isdisjoint(BANK)
     if row is None or not (is_bank or row.partner == actor.person):
         raise Rejected("There is no such payment.", code="no_such_spend", pointer="spend")
@@ -316,7 +318,8 @@ def _spend(tx: Tx, actor: Actor, spend: str) -> Any:
 
 
 def _row(tx: Tx, token: str) -> Any:
-    return tx.execute(sa.select(tokens).where(tokens.c.id == token)).one_or_none()
+    query = sa.select(tokens).where(tokens.c.id == token)
+    return tx.execute(query).one_or_none() if token.isprintable() else None
 
 
 def _post(tx: Tx, entry: Entry, bank: str, call: Call) -> int:

@@ -28,8 +28,9 @@ CAPTURE: Final = "capture"
 QUERY: Final = "query"
 SUBSCRIBE: Final = "subscribe"
 PLEDGE: Final = "pledge"
+TOKENS: Final = "tokens"
 # What a key may be allowed to do. A part that needs a scope of its own adds it here.
-SCOPES: Final = (CAPTURE, QUERY, SUBSCRIBE, PLEDGE)
+SCOPES: Final = (CAPTURE, QUERY, SUBSCRIBE, PLEDGE, TOKENS)
 # What regulators' staff may do with their session instead of a key.
 STAFF_SCOPES: Final = frozenset({QUERY, SUBSCRIBE})
 

@@ -68,20 +68,32 @@ def run(request: Request, given: Command, name: str, command: Run, /, **values: 
         TracebondError: what the command refuses, after it was noted in the list of refusals.
     """
     services: Services = request.app.state.services
-    ctx, actor = context_of(services), actor_of(identity(request))
     key = request.headers.get("idempotency-key", "") or given.key
     if not key:
         raise Rejected("Send an Idempotency-Key.", code="missing_key", pointer="/key")
-    now = services.now_ms() // 1_000
+    actor = actor_of(identity(request))
+    try:
+        return run_as(services, actor, name, command, key=key, reason=given.reason, **values)
+    except TracebondError as error:
+        if error.code.startswith("no_such_"):
+            raise NotFound(error.message) from error
+        raise
+
+
+def run_as(services: Services, actor: Actor, name: str, command: Run, /, **values: Any) -> dict[str, Any]:
+    """Run one command in a transaction of its own, and note a refusal in the list of refusals.
+
+    Raises:
+        TracebondError: what the command refuses.
+    """
+    ctx, now = context_of(services), services.now_ms() // 1_000
     try:
         with services.db.transaction() as tx:
-            return command(tx, ctx, actor, **values, key=key, reason=given.reason, now=now)
+            return command(tx, ctx, actor, **values, now=now)
     except Unavailable:
         raise
     except TracebondError as error:
         log_refusal(services.db, name=name, actor=actor, error=error, now=now)
-        if error.code.startswith("no_such_"):
-            raise NotFound(error.message) from error
         raise
 
 
