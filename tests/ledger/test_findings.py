@@ -192,30 +192,30 @@ def test_each_rule_finds_what_cannot_be_and_names_the_event(database: Database) 
     assert {code: shown[row.ev // 1024].message_id for code, row in by_code.items()} == last
 
 
-def test_no_rule_finds_anything_in_stories_that_come_close(database: Database) -> None:
-    world = placed(database)
+def test_no_rule_finds_anything_in_stories_that_come_close(sqlite_database: Database) -> None:
+    world = placed(sqlite_database)
     for number, (_, fine) in enumerate(STORIES.values()):
         for event in fine:
             world.send("line-1", of_its_own(event, number))
     judge(world)
 
-    assert codes(database) == []
+    assert codes(sqlite_database) == []
 
 
-def test_an_event_declared_wrong_takes_its_findings_back_and_the_history_stays(database: Database) -> None:
-    world = placed(database)
+def test_an_event_declared_wrong_takes_its_findings_back_and_the_history_stays(sqlite_database: Database) -> None:
+    world = placed(sqlite_database)
     wrong = made(1, at=NOW + HOUR, eventID="urn:uuid:1b4e28ba-2fa1-41d2-883f-0016d3cca427")
     world.send("line-1", made(1), wrong)
     judge(world)
-    before = codes(database)
+    before = codes(sqlite_database)
     declared = wrong | {"errorDeclaration": {"declarationTime": time_text(NOW + 2 * HOUR), "reason": "did_not_occur"}}
     world.send("line-1", declared)
     judge(world)
 
-    (row,) = rows(database, "withdrawn")
+    (row,) = rows(sqlite_database, "withdrawn")
 
     assert before == ["commissioned_twice"]
-    assert codes(database) == []
+    assert codes(sqlite_database) == []
     assert (row.code, row.cause) == ("commissioned_twice", "declared_in_error")
     assert [change[1] for change in row.history] == ["open", "withdrawn"]
 
@@ -233,52 +233,52 @@ def test_a_late_event_that_explains_takes_the_finding_back(database: Database) -
     assert [row.cause for row in rows(database, "withdrawn")] == ["late_event"]
 
 
-def test_what_an_ended_key_said_after_its_last_good_message_finds_nothing_any_more(database: Database) -> None:
-    world = placed(database)
+def test_what_an_ended_key_said_after_its_last_good_message_finds_nothing_any_more(sqlite_database: Database) -> None:
+    world = placed(sqlite_database)
     good = world.send("line-1", made(1))
     world.send("line-1", seen(1, at=NOW + 30, place=STORE))
     judge(world)
-    before = codes(database)
+    before = codes(sqlite_database)
     from core.canonical import b64u
 
     world.end("line-1", last=b64u(good.id), seq=0)
     judge(world)
 
     assert before == ["two_places_at_once"]
-    assert codes(database) == []
-    assert [row.cause for row in rows(database, "withdrawn")] == ["key_ended"]
+    assert codes(sqlite_database) == []
+    assert [row.cause for row in rows(sqlite_database, "withdrawn")] == ["key_ended"]
 
 
-def test_a_means_of_transport_that_is_stated_sets_the_ceiling(database: Database) -> None:
-    world = placed(database)
+def test_a_means_of_transport_that_is_stated_sets_the_ceiling(sqlite_database: Database) -> None:
+    world = placed(sqlite_database)
     by_road = {"@context": {"ex": "https://example.org/"}, "ex:transportMode": "3"}
     world.send("line-1", made(1), seen(1, at=NOW + 2 * HOUR, place=STORE, **by_road))
     judge(world)
 
-    (row,) = rows(database)
+    (row,) = rows(sqlite_database)
 
     # The great circle from Beijing to Shanghai is 1,067 km (computed with the haversine formula elsewhere).
     assert (row.code, row.details["km"], row.details["most"]) == ("implausible_speed", 1067, 140)
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_findings_do_not_depend_on_where_runs_begin_and_end(database: Database, limit: int) -> None:
-    world = placed(database)
+def test_findings_do_not_depend_on_where_runs_begin_and_end(sqlite_database: Database, limit: int) -> None:
+    world = placed(sqlite_database)
     for raising, _ in STORIES.values():
         for event in raising:
             world.send("line-1", event)
     judge(world)
-    whole = snapshot(database)
-    with database.transaction() as tx:
+    whole = snapshot(sqlite_database)
+    with sqlite_database.transaction() as tx:
         findings.forget_all(tx)
-    findings.run_all(database, limit=limit)
+    findings.run_all(sqlite_database, limit=limit)
 
-    assert snapshot(database) == whole
+    assert snapshot(sqlite_database) == whole
     assert len(whole) > 10
 
 
-def snapshot(database: Database) -> list[tuple[Any, ...]]:
-    with database.reading() as tx:
+def snapshot(sqlite_database: Database) -> list[tuple[Any, ...]]:
+    with sqlite_database.reading() as tx:
         return sorted(row.stored() for row in rows_where(tx, "1 = 1", ()))
 
 
