@@ -56,6 +56,8 @@ read -r name full <"$here/nodes.txt"
 . "$here/$name/env.sh"
 ctl() { rabbitmqctl -q -n "$RABBITMQ_NODENAME" "$@"; }
 wanted=$(wc -l <"$here/nodes.txt")
+# A node says in its log that it is up a moment before it takes commands.
+ctl await_startup --timeout 120 >/dev/null
 [ "${1:-}" = --all-up ] || ctl await_online_nodes "$wanted" --timeout 120
 ctl import_definitions "$here/queue.json"
 ctl import_definitions "$here/devices.json"
