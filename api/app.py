@@ -59,6 +59,7 @@ def create_app(services: Services) -> FastAPI:
 def install_consoles(routes: Routes) -> None:
     """Add the consoles of bank, goods side, regulator and operator."""
     from api.consoles import (
+        acts,
         alarms,
         bank,
         books,
@@ -75,11 +76,12 @@ def install_consoles(routes: Routes) -> None:
         regulator,
         reports,
         reports_regulator,
+        token_pages,
     )
 
     parts = (
-        alarms, bank, books, case_file, cases, claims, credit, devices, factory, master, operator, quarantine, records,
-        regulator, reports, reports_regulator,
+        acts, alarms, bank, books, case_file, cases, claims, credit, devices, factory, master, operator, quarantine,
+        records, regulator, reports, reports_regulator, token_pages,
     )  # fmt: skip
     for part in parts:
         part.install(routes)

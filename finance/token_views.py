@@ -69,5 +69,11 @@ def accounts_of(tx: Tx, *, bank: str) -> list[Any]:
     return list(tx.execute(query.limit(PAGE_MAX)).all())
 
 
+def bank_tokens(tx: Tx, *, bank: str) -> list[Any]:
+    """The tokens on accounts at a bank, newest first."""
+    query = sa.select(tokens).where(tokens.c.bank == bank).order_by(tokens.c.created_s.desc(), tokens.c.id)
+    return list(tx.execute(query.limit(PAGE_MAX)).all())
+
+
 def _yuan(fen: int) -> str:
     return Money(fen).text()

@@ -135,7 +135,11 @@ def loan(request: Request, id: str) -> Response:  # noqa: A002
         found = desk.loan(tx, identity(request).org, id, language_of(request))
     if found is None:
         raise NotFound("There is no such loan.")
-    return show(request, "bank_loan.html", {"loan": found, "key": fresh_key(services)})
+    return show(
+        request,
+        "bank_loan.html",
+        {"loan": found, "key": fresh_key(services), "may_check": BANK_CHECKER.allows(identity(request))},
+    )
 
 
 def register(request: Request, code: str = "") -> Response:

@@ -22,10 +22,12 @@ from finance.tables import (
     entries,
     facilities,
     loans,
+    payments,
     pledges,
     postings,
     receipts,
     refusals,
+    reversals,
     schedule_lines,
 )
 from ledger import masterdata
@@ -197,7 +199,21 @@ def loan(tx: sa.Connection, org: str, ident: str, lang: str) -> dict[str, Any] |
         }
         for row in tx.execute(query)
     ]
-    return {**found, "schedule": schedule, "journal": journal, "pledges": _pledges(tx, found["facility"])}
+    return {
+        **found, "schedule": schedule, "journal": journal, "pledges": _pledges(tx, found["facility"]),
+        "payments": _reversible(tx, ident),
+    }  # fmt: skip
+
+
+def _reversible(tx: sa.Connection, loan_id: str) -> list[dict[str, Any]]:
+    """The newest payment that still stands: only that one can be taken back."""
+    gone = sa.select(reversals.c.reference).where(reversals.c.loan == loan_id)
+    query = sa.select(payments).where(payments.c.loan == loan_id, payments.c.reference.not_in(gone))
+    newest = query.order_by(payments.c.business_date.desc(), payments.c.reference.desc()).limit(1)
+    return [
+        {"reference": row.reference, "amount": int(row.amount), "date": row.business_date.isoformat()}
+        for row in tx.execute(newest)
+    ]
 
 
 def register_of(tx: sa.Connection, ctx: Context, org: str, item: str) -> Register:

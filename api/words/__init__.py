@@ -3,6 +3,7 @@
 from typing import Final
 
 from api.words import (
+    acts,
     alarms,
     bank,
     books,
@@ -15,6 +16,7 @@ from api.words import (
     mirror,
     places,
     quarantine,
+    refusals,
     terms,
     trace,
 )
@@ -24,6 +26,7 @@ LANGUAGES: Final = ("zh", "en")
 HTML_LANG: Final = {"zh": "zh-CN", "en": "en"}
 
 CATALOGUE: Final[dict[str, tuple[str, str]]] = {
+    **acts.WORDS,
     **alarms.WORDS,
     **common.WORDS,
     **consumer.WORDS,
@@ -36,6 +39,7 @@ CATALOGUE: Final[dict[str, tuple[str, str]]] = {
     **mirror.WORDS,
     **places.WORDS,
     **quarantine.WORDS,
+    **refusals.WORDS,
     **terms.WORDS,
     **trace.WORDS,
 }
