@@ -41,9 +41,7 @@ def alarm() -> None:
 )
 @click.option("--end", "end_id", help="End the rule with this id and clear its open alarms.")
 @_WHO
-def rules(
-    data: Path | None, gln: str | None, as_json: bool, add: Path | None, end_id: str | None, who: str
-) -> None:
+def rules(data: Path | None, gln: str | None, as_json: bool, add: Path | None, end_id: str | None, who: str) -> None:
     """List the active rules, add one, or end one.
 
     A rule: {"kind": "threshold|excursion|silence|geofence", "name": "..", "measurement": "Temperature",

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from api.machine import readyz
 from contracts.opening import open_chain
 from ledger.database import open_database
-from tests.contracts.harness import AnvilNode
 from tests.conftest import start_postgres
+from tests.contracts.harness import AnvilNode
 
 
 def test_readiness_names_each_part_that_is_away(tmp_path: Path) -> None:
