@@ -71,6 +71,7 @@ def install_consoles(routes: Routes) -> None:
         factory,
         master,
         operator,
+        portfolio,
         quarantine,
         records,
         regulator,
@@ -80,8 +81,8 @@ def install_consoles(routes: Routes) -> None:
     )
 
     parts = (
-        acts, alarms, bank, books, case_file, cases, claims, credit, devices, factory, master, operator, quarantine,
-        records, regulator, reports, reports_regulator, token_pages,
+        acts, alarms, bank, books, case_file, cases, claims, credit, devices, factory, master, operator, portfolio,
+        quarantine, records, regulator, reports, reports_regulator, token_pages,
     )  # fmt: skip
     for part in parts:
         part.install(routes)

@@ -81,9 +81,17 @@ def show_exact(text: str) -> str:
 
 def show_money(minor: int, lang: str, currency: str = "CNY") -> str:
     """An amount of minor units with two decimals and its currency."""
-    amount = Decimal(minor) / 100
-    text = format_decimal(amount, "#,##0.00", locale=_LOCALE[lang])
-    return f"{'¥' if currency == 'CNY' else currency} {text}".replace("¥ ", "¥")
+    text = format_decimal(Decimal(abs(minor)) / 100, "#,##0.00", locale=_LOCALE[lang])
+    sign = "−" if minor < 0 else ""
+    return sign + f"{'¥' if currency == 'CNY' else currency} {text}".replace("¥ ", "¥")
+
+
+def show_yuan(text: str, lang: str) -> str:
+    """An amount that is kept as a decimal text of yuan, with thousands separated; other texts stay."""
+    whole, _, part = text.partition(".")
+    if not whole.isdigit() or (part and not part.isdigit()):
+        return text
+    return f"{format_decimal(int(whole), '#,##0', locale=_LOCALE[lang])}.{part or '00'}"
 
 
 def show_duration(seconds: int, lang: str) -> str:

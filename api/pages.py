@@ -1,6 +1,7 @@
 """HTML pages: the template environment, what every template can use, and the error page."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from api.identity import BANK, GOODS_SIDE, Identity, Role
 from api.problem import Problem
 from api.words import HTML_LANG, say, say_code
 
+_FIGURE: Final = re.compile(r"\d[\d,]*\.\d{2}\b")
 _HERE: Final = Path(__file__).parent
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -95,7 +97,19 @@ def say_code_or(problem: Problem, lang: str) -> str:
     from api.words import has_words
 
     key = f"problem.{problem.code}"
+    if not has_words(key) and lang == "zh":
+        key = f"refusal.{problem.code}"
     return say(key, lang) if has_words(key) else problem.detail
+
+
+def refusal_words(code: str, detail: str, lang: str) -> str:
+    """A refusal in the reader's language, with the amounts that it names."""
+    from api.words import has_words
+
+    if lang != "zh" or not has_words(f"refusal.{code}"):
+        return detail
+    figures = _FIGURE.findall(detail)
+    return say(f"refusal.{code}", "zh") + (f"({'、'.join(figures)} 元)" if figures and code != "bad_amount" else "")
 
 
 def _common(request: Request, lang: str, who: Identity | None) -> dict[str, Any]:
@@ -111,6 +125,7 @@ def _common(request: Request, lang: str, who: Identity | None) -> dict[str, Any]
         "day": lambda text: language.show_day_text(text, lang),
         "number": lambda value: language.show_number(value, lang),
         "money": lambda minor, currency="CNY": language.show_money(minor, lang, currency),
+        "yuan": lambda text: language.show_yuan(str(text), lang),
         "exact": language.show_exact,
         "span": lambda seconds: language.show_duration(seconds, lang),
         "who": who,

@@ -30,7 +30,6 @@ from api.language import language_of
 from api.policy import BANK_STAFF, GOODS_STAFF, Routes, identity
 from api.problem import problem_of
 from api.services import Services
-from api.words import has_words, say
 from core.canonical import b64u
 from core.errors import Rejected, TracebondError
 from finance import tokens
@@ -44,7 +43,6 @@ _SHOWN: Final = frozenset({
     "application", "outcome", "guarantee", "mortgage", "claim", "children", "is_disputed", "left_total", "account",
     "hint", "version", "margin_cash",
 })  # fmt: skip
-_FIGURE: Final = re.compile(r"\d[\d,]*\.\d{2}\b")
 
 
 class ActIn(Input):
@@ -211,7 +209,7 @@ def _again(
         facts = _facts(request, tx, act, given.on)
         partners = [one.name for one in all_partners(tx)] if any(f.kind == "partner" for f in act.fields) else []
         proposal = _proposal(request, tx, act, given.on)
-    said = refusal_words(problem.code, problem.detail, lang)
+    said = pages.refusal_words(problem.code, problem.detail, lang)
     field = problem.pointer.strip("/").split("/")[0]
     known = {one.name for one in act.fields} | {"reason"}
     page = _page(request, act, name, given.on, facts) | {
@@ -219,14 +217,6 @@ def _again(
         "error_field": field if field in known else "", "error_code": problem.code,
     }  # fmt: skip
     return pages.page(request, "act.html", page, status=problem.status)
-
-
-def refusal_words(code: str, detail: str, lang: str) -> str:
-    """A refusal in the reader's language, with the amounts that it names."""
-    if lang != "zh" or not has_words(f"refusal.{code}"):
-        return detail
-    figures = _FIGURE.findall(detail)
-    return say(f"refusal.{code}", "zh") + (f"({'、'.join(figures)} 元)" if figures and code != "bad_amount" else "")
 
 
 def _page(request: Request, act: Act, name: str, on: str, facts: list[act_facts.Fact]) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
+from api import pages
 from api.auth.users import person_name
 from api.consoles import desk
 from api.consoles.commands import Command, Flag, context_of, fields, fresh_key, run
 from api.consoles.common import done, show
-from api.errors import NotFound
+from api.errors import NotFound, wants_html
 from api.forms import read_input
 from api.language import language_of
 from api.policy import BANK_CHECKER, BANK_STAFF, Routes, identity
@@ -98,7 +99,9 @@ def queue(request: Request, state: str = "open") -> Response:
         people = _people(tx, {row.maker for row in rows})
         refused = desk.refused(tx, identity(request).org, limit=5)
     values = {"rows": rows, "state": state, "people": people, "refused": refused, "now_ms": services.now_ms()}
-    return show(request, "bank_queue.html", values)
+    lang = language_of(request)
+    words = {"refusal": lambda code, detail: pages.refusal_words(code, detail, lang)} if wants_html(request) else {}
+    return show(request, "bank_queue.html", values | words)
 
 
 def application(request: Request, id: str) -> Response:  # noqa: A002 - the path's own word
