@@ -91,7 +91,7 @@ def show_yuan(text: str, lang: str) -> str:
     whole, _, part = text.partition(".")
     if not whole.isdigit() or (part and not part.isdigit()):
         return text
-    return f"{format_decimal(int(whole), '#,##0', locale=_LOCALE[lang])}.{part or '00'}"
+    return f"{format_decimal(int(whole), '#,##0', locale=_LOCALE[lang])}.{part[:2] + part[2:].rstrip('0'):0<2}"
 
 
 def show_duration(seconds: int, lang: str) -> str:

@@ -112,6 +112,15 @@ def refusal_words(code: str, detail: str, lang: str) -> str:
     return say(f"refusal.{code}", "zh") + (f"({'、'.join(figures)} 元)" if figures and code != "bad_amount" else "")
 
 
+def remedy_words(reason: Mapping[str, Any], lang: str) -> str:
+    """What would change a reason, in the reader's language; figures stand in the English text alone."""
+    from api.words import has_words
+
+    key = f"remedy.{reason['code']}"
+    text = str(reason.get("remedy") or "")
+    return say(key, "zh") if lang == "zh" and text and has_words(key) else text
+
+
 def _common(request: Request, lang: str, who: Identity | None) -> dict[str, Any]:
     query = {name: value for name, value in request.query_params.items() if name != "lang"}
     other = language.other_language(lang)
@@ -125,6 +134,7 @@ def _common(request: Request, lang: str, who: Identity | None) -> dict[str, Any]
         "day": lambda text: language.show_day_text(text, lang),
         "number": lambda value: language.show_number(value, lang),
         "money": lambda minor, currency="CNY": language.show_money(minor, lang, currency),
+        "remedy": lambda reason: remedy_words(reason, lang),
         "yuan": lambda text: language.show_yuan(str(text), lang),
         "exact": language.show_exact,
         "span": lambda seconds: language.show_duration(seconds, lang),
