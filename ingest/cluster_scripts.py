@@ -17,7 +17,7 @@ fi
 rm -f "$RABBITMQ_PID_FILE"
 mkdir -p "$RABBITMQ_LOG_BASE"
 log="$RABBITMQ_LOG_BASE/$RABBITMQ_NODENAME.log"
-ups() { grep -c "Server startup complete" "$log" 2>/dev/null || true; }
+ups() { cat "$log" 2>/dev/null | grep -c "Server startup complete" || true; }
 before=$(ups)
 chmod 600 "$here/.erlang.cookie"
 setsid rabbitmq-server >"$RABBITMQ_LOG_BASE/out" 2>&1 </dev/null &
@@ -163,6 +163,8 @@ set the policy `{"delivery-limit": -1}` for `tb-events` first, or a worker in tr
 
 ## Limits worth knowing
 
+- A device subscribes with **QoS 0**. A subscription of QoS 1 is a durable queue on one node; while that node is dead
+  the device can subscribe on no other (`home node ... is down`); a receipt that is lost at QoS 0 is asked for again.
 - MQTT 3.1.1 alone before 3.13. `$share/...` is answered "granted" there and delivers nothing.
 - A device cannot read or write for another, but one that knows another's client id and has a login of its own can
   throw it off: the client id is not bound to the user here as it is at Mosquitto. It connects again at once.

@@ -174,7 +174,10 @@ class Connection:
             return
         self._is_answered = True
         config = self.device.config
-        client.subscribe([(config.topic("receipts"), 1), (config.topic("commands"), 1)])
+        # RabbitMQ keeps a subscription of QoS 1 in a durable queue on one node: while that node is dead, its devices
+        # cannot subscribe anywhere. At QoS 0 they can, and a receipt that gets lost is asked for again.
+        qos = 1 if self._protocol == mqtt.MQTTv5 else 0
+        client.subscribe([(config.topic("receipts"), qos), (config.topic("commands"), qos)])
 
     def _subscribed(self, _c: mqtt.Client, _u: Any, _m: int, reasons: Sequence[ReasonCode], _p: Any) -> None:
         # Publish only after the subscription stands, or the receipt of the first message goes nowhere.
