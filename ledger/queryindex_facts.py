@@ -81,7 +81,8 @@ def facts_of(event: Mapping[str, Any]) -> Facts:
         reader = _READERS.get(name)
         if reader is not None:
             reader(facts, value)
-    if not _PLAIN.issuperset(event) or any(len(event.get(name) or ()) > 1 for name in ("readPoint", "bizLocation")):
+    has_places = any(len(event.get(name) or ()) > 1 for name in ("readPoint", "bizLocation"))
+    if has_places or not _PLAIN.issuperset(event) or _has_words(event):
         _fields(facts, event)
     return facts
 
@@ -278,7 +279,7 @@ def _fields(facts: Facts, event: Mapping[str, Any]) -> None:
     scoped = [
         name for name in ("ilmd", "errorDeclaration", "sensorElementList", "readPoint", "bizLocation") if name in event
     ]
-    has_words = "@context" in event and any(_is_curie(event.get(name)) for name in ("bizStep", "disposition"))
+    has_words = _has_words(event)
     if not extensions and not scoped and not has_words:
         return
     context = event.get("@context")
@@ -303,6 +304,11 @@ def _fields(facts: Facts, event: Mapping[str, Any]) -> None:
             _members(facts, "SENSORMETADATA", metadata, spaces, _STANDARD_SENSOR)
         for report in _objects(element.get("sensorReport")):
             _members(facts, "SENSORREPORT", report, spaces, _STANDARD_SENSOR)
+
+
+def _has_words(event: Mapping[str, Any]) -> bool:
+    """Whether an event states a word by a prefix of its own context."""
+    return "@context" in event and (_is_curie(event.get("bizStep")) or _is_curie(event.get("disposition")))
 
 
 def _is_curie(text: Any) -> bool:
