@@ -16,12 +16,13 @@ from ingest.files import TlsFiles, write_private
 AUTHORITY_DAYS, CERTIFICATE_DAYS = 3_650, 825
 
 
-def own_certificate(folder: Path, names: Sequence[str], *, now: datetime.datetime) -> TlsFiles:
+def own_certificate(folder: Path, names: Sequence[str], *, now: datetime.datetime, is_client: bool = False) -> TlsFiles:
     """The authority and the broker's certificate in ``folder``, made when they are not there.
 
     Args:
         names: host names and addresses that clients connect to.
         now: the time from which they are valid.
+        is_client: a certificate for a client to show, in place of one for a server.
     """
     files = TlsFiles(folder / "ca.pem", folder / "broker.pem", folder / "broker.key")
     if all(path.exists() for path in (files.authority, files.certificate, files.key)):
@@ -35,13 +36,14 @@ def own_certificate(folder: Path, names: Sequence[str], *, now: datetime.datetim
         .add_extension(_usage(is_authority=True), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
+    purpose = ExtendedKeyUsageOID.CLIENT_AUTH if is_client else ExtendedKeyUsageOID.SERVER_AUTH
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
     certificate = (
         _builder(subject, issuer, key.public_key(), now, CERTIFICATE_DAYS)
         .add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(is_authority=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
