@@ -28,6 +28,7 @@ from finance.commandlog import mark_audited, waiting_audits
 from finance.model import Context
 from finance.monitoring import Watch
 from finance.reconcile import reconcile
+from finance.tokens import close_tokens
 from ingest.access import BrokerAccess
 from ingest.alarms_told import log_events
 from ingest.broker import EmbeddedBroker
@@ -235,6 +236,12 @@ class Running:
         watch = Watch(parts.db, self.finance)
         self.loops.add("finance", settle, idle_s=0.5)
         self.loops.add("monitoring", lambda: watch.step(now_s()), idle_s=10)
+        self.loops.add("tokens", self._close_tokens, idle_s=60)
+
+    def _close_tokens(self) -> bool:
+        """Payment tokens whose time is over, or that are used up for good, end with a row of the command log."""
+        with self.parts.db.transaction() as tx:
+            return bool(close_tokens(tx, self.finance, now=now_s()))
 
     def add_capture(self) -> None:
         """The gateway that signs what partners capture over HTTP, and the worker of capture jobs."""

@@ -39,7 +39,8 @@ from ledger.database import Tx
 
 _SHANGHAI: Final = timezone(timedelta(hours=8))
 _SHOWN: Final = frozenset({
-    "state", "balance", "amount", "entry", "interest", "principal", "overpaid", "surplus", "proceeds", "pledge",
+    "state", "balance", "amount", "entry", "fee", "instalment", "interest", "principal", "overpaid", "surplus",
+    "proceeds", "pledge",
     "application", "outcome", "guarantee", "mortgage", "claim", "children", "is_disputed", "left_total", "account",
     "hint", "version", "margin_cash",
 })  # fmt: skip
