@@ -28,20 +28,30 @@ from contracts.signer import Signer
 from core.canonical import sha256
 from core.crypto import P256Private
 from core.identifiers import org_id
+from core.notes import Verifier
 from core.records import common, key_members, sign_record
 from finance.assess import LogEvidence
+from finance.case import sign_case
 from finance.model import Context
+from ingest.claims import ClaimDesk
+from ingest.devicedesk import DeviceDesk
+from ingest.doors import Doors
 from ingest.gateway import Gateway
 from ingest.partner_messages import MessageDesk
 from ingest.pipeline import service_of
-from ledger.database import Database, open_database
+from ingest.quarantine_desk import QuarantineDesk
+from ingest.receipts import Terms
+from ingest.recorddesk import RecordDesk
+from ledger.database import Database, Tx, open_database
 from ledger.followers import run_all
+from ledger.keyfiles import KeyFiles
 from ledger.log import Sequencer
 from ledger.queryindex import QueryIndex
 from ledger.state import views
 from ledger.store import admit_record
 from tests.api.capture_rig import GATEWAY_KEY, RECEIPT_KEY
 from tests.api.conftest import Clock, Random, Site
+from tests.api.device_rig import Broker
 from tests.story import AUD, CHECKPOINT_KEY, NOW, ORIGIN, Story, tell
 
 with warnings.catch_warnings():
@@ -131,9 +141,16 @@ def running(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         chain_id=story.deployment.chain_id,
         log_id=story.deployment.log_id,
     )
+
+    def sign(tx: Tx, application: str, lender: str, now: int) -> bytes:
+        log = Verifier(ORIGIN, CHECKPOINT_KEY.public)
+        return sign_case(tx, application, lender=lender, operator=operator, key=operator_key, log=log, now=now)
+
     services = Services(
         db=database, settings=settings, chain=story.chain, maps=story.maps, place=story.place, proof_lock=lock,
         finance=finance, gateway=gateway, capture_worker=worker, now_ms=clock, random=draw,
+        devices=device_desk(database, folder, clock, draw), publish=len, sign_case=sign,
+        quarantine=QuarantineDesk(database, service, operator_key=operator_key, now_ms=clock, days=90),
     )  # fmt: skip
     run = Running(
         Site(create_app(services), database, clock, draw), story, worker, Sequencer(database, CHECKPOINT_KEY, ORIGIN)
@@ -141,6 +158,17 @@ def running(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     run.catch_up()
     yield run
     database.close()
+
+
+def device_desk(database: Database, folder: Path, clock: Clock, draw: Random) -> DeviceDesk:
+    """The desk for records, claims and devices, over a list in place of a broker."""
+    keyfiles, broker = KeyFiles(folder / "keys"), Broker()
+    records = RecordDesk(database, receipt_key=RECEIPT_KEY, aud=AUD, log=ORIGIN, terms=Terms(), now_ms=clock)
+    return DeviceDesk(
+        database=database, records=records, claims=ClaimDesk(database, records, keyfiles=keyfiles, now_ms=clock),
+        doors=Doors(database, lambda: broker), broker=lambda: "mqtt://broker.test:1883",
+        receipt_keys=(RECEIPT_KEY.jwk(),), now_ms=clock, random=draw,
+    )  # fmt: skip
 
 
 def enrol(database: Database, operator: str, operator_key: P256Private) -> None:
