@@ -15,7 +15,7 @@ from core.crypto import Ed25519Private, P256Private
 from core.message import issue, open_message, split
 from core.prefixmap import map_key
 from core.records import ROLES, common, key_members, sign_record
-from ledger import store
+from ledger import findings, store
 from ledger.anchor import Anchorer, AnchorSettings
 from ledger.chain_book import check_start, enqueue
 from ledger.chain_tx import ChainSender
@@ -65,6 +65,7 @@ def tell(database: Database, folder: Path, *, units: int = 60) -> Story:
     _send(database, plan, keys, sequencer)
     sequencer.step(NOW + 2)
     run_all(database, views())
+    findings.run_all(database)
     maps = ProofMap()
     with database.reading() as tx:
         maps.advance(tx, _anchor(database, chain, signer))

@@ -17,7 +17,7 @@ from core.message import issue, open_message, split
 from finance.assess import LogEvidence
 from finance.policy import Policy, load_policy
 from finance.provenance import Evidence, grounds
-from ledger import store
+from ledger import findings, store
 from ledger.database import Database, open_database, upgrade
 from ledger.followers import LoggedEvent, run_all
 from ledger.history import events_of
@@ -92,6 +92,7 @@ def send(story: Story, database: Database, device: str, event: dict[str, Any], *
         store.admit(tx, [open_message(split(raw), key.public)], now_ms=NOW * 1000)
     Sequencer(database, CHECKPOINT_KEY, ORIGIN).step(NOW + 10)
     run_all(database, views())
+    findings.run_all(database)
 
 
 def seen(item: str, step: str, disposition: str, **more: Any) -> dict[str, Any]:
