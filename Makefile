@@ -32,7 +32,7 @@ check: setup-test static ## The quick loop: format, lint, types, layers, unit te
 	@$(PY) -m pytest -q -m unit -n 2 --timeout 60
 
 soak: setup-test ## The long campaigns of the same tests (an hour or so)
-	@TRACEBOND_CAMPAIGN=1 $(PY) -m pytest -q --timeout 7200 tests/properties tests/contracts tests/campaign tests/ledger/test_anchor_kill.py tests/ledger/test_anchor_faults.py tests/finance/test_race.py tests/finance/test_crash.py tests/conformance/test_openapi.py
+	@TRACEBOND_CAMPAIGN=1 $(PY) -m pytest -q --timeout 7200 tests/properties tests/contracts tests/campaign tests/ledger/test_anchor_kill.py tests/ledger/test_anchor_faults.py tests/finance/test_race.py tests/finance/test_crash.py tests/ingest/test_mutations.py tests/ingest/test_broker_config.py tests/conformance/test_openapi.py
 
 cluster: setup-test ## Three RabbitMQ nodes with real devices and workers, killed one after another (about five minutes)
 	@scripts/setup.sh cluster
