@@ -34,11 +34,14 @@ class Model:
     per_day: int
     total: int
     payments: int
+    since: int
     until: int
     state: str = "ACTIVE"
     version: int = 1
     newest: date = date.min
     spends: dict[str, tuple[date, int]] = field(default_factory=dict)
+    paid_at: dict[str, int] = field(default_factory=dict)
+    last: int = 0
     paid_back: set[str] = field(default_factory=set)
 
     def spent(self, day: date | None = None) -> int:
@@ -94,7 +97,7 @@ class TokenMachine(RuleBasedStateMachine):
             per_payment=yuan(once), per_day=yuan(once + daily), total=yuan(once + daily + more), payments=payments,
             valid_from=self.desk.clock, valid_until=until,
         )  # fmt: skip
-        self.models[token] = Model(once, once + daily, once + daily + more, payments, until)
+        self.models[token] = Model(once, once + daily, once + daily + more, payments, self.desk.clock, until)
 
     @rule(place=places, amount=amounts, is_full=st.booleans())
     def pay(self, place: int, amount: int, is_full: bool) -> None:
@@ -106,7 +109,7 @@ class TokenMachine(RuleBasedStateMachine):
         left = min(model.per_payment, model.per_day - model.spent(day), model.total - model.spent())
         amount = left if is_full and left > 0 else amount
         fits = (
-            model.state == "ACTIVE" and self.desk.clock < model.until and amount <= left
+            model.state == "ACTIVE" and model.since <= self.desk.clock < model.until and amount <= left
             and model.count() < model.payments
         )  # fmt: skip
         done = self.does(self.desk.pay, token, yuan(amount))
@@ -114,6 +117,7 @@ class TokenMachine(RuleBasedStateMachine):
         if done is not None:
             model.newest = day
             model.spends[done["spend"]] = (day, amount)
+            model.paid_at[done["spend"]] = model.last = self.desk.clock
 
     @rule(place=places, number=places)
     def take_back(self, place: int, number: int) -> None:
@@ -123,8 +127,10 @@ class TokenMachine(RuleBasedStateMachine):
         _, model = found
         spend = sorted(model.spends)[number % len(model.spends)]
         done = self.does(self.desk.do, tokens.reverse_spend, SHOP, spend=spend)
-        assert (done is not None) == (spend not in model.paid_back)
-        model.paid_back.add(spend)
+        is_late = self.desk.clock - model.paid_at[spend] > 30 * DAY_S
+        assert (done is not None) == (spend not in model.paid_back and not is_late)
+        if done is not None:
+            model.paid_back.add(spend)
 
     @rule(place=places, event=st.sampled_from(["suspend", "resume", "resume", "revoke"]))
     def move(self, place: int, event: str) -> None:
@@ -157,9 +163,9 @@ class TokenMachine(RuleBasedStateMachine):
         assert (done is not None) == fits
         if done is not None:
             model.per_payment, model.per_day, model.total, model.payments = once, once + daily, total, 9
-            model.until, model.version = until, model.version + 1
+            model.since, model.until, model.version = NOW, until, model.version + 1
 
-    @rule(seconds=st.sampled_from([3_600, 20_000, DAY_S, -3_600]))
+    @rule(seconds=st.sampled_from([3_600, 20_000, DAY_S, 31 * DAY_S, -3_600]))
     def wait(self, seconds: int) -> None:
         self.desk.clock = max(NOW, self.desk.clock + seconds)
 
@@ -171,9 +177,14 @@ class TokenMachine(RuleBasedStateMachine):
             name for name, model in self.models.items()
             if model.state in ("ACTIVE", "SUSPENDED") and model.until <= self.desk.clock
         }  # fmt: skip
-        assert set(ended) == over
-        for name in over:
-            self.models[name].state = "EXPIRED"
+        used_up = {
+            name for name, model in self.models.items()
+            if name not in over and model.state == "ACTIVE" and model.last < self.desk.clock - 30 * DAY_S
+            and (model.spent() >= model.total or model.count() >= model.payments)
+        }  # fmt: skip
+        assert set(ended) == over | used_up
+        for name in ended:
+            self.models[name].state = "EXPIRED" if name in over else "EXHAUSTED"
             self.models[name].version += 1
 
     @invariant()
