@@ -392,8 +392,8 @@ def _gateway(value: Any, is_present: bool) -> Mapping[str, Any] | None:
 
 
 def _digests(texts: Sequence[str]) -> list[str]:
-    """The digest (base64url) of each disclosure."""
-    return b64u_each([hashlib.sha256(text.encode("ascii")).digest() for text in texts], HASH_BYTES)
+    """The digest (base64url) of each disclosure; one that is no base64url is refused when it is read."""
+    return b64u_each([hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in texts], HASH_BYTES)
 
 
 def _disclosure(text: str, digest: str) -> Disclosure:

@@ -3,7 +3,7 @@
 import random
 from calendar import monthrange
 from datetime import date, timedelta
-from decimal import Decimal, getcontext
+from decimal import Context, Decimal
 from fractions import Fraction
 
 import pytest
@@ -60,13 +60,14 @@ def test_whole_leap_cycles_count_whole_years(years: int) -> None:
 
 def test_equal_instalments_are_the_annuity_of_a_textbook() -> None:
     """P r / (1 - (1+r)^-n) by 60 decimal digits; the schedule then ends at zero and never below."""
-    getcontext().prec = 60
+    exact = Context(prec=60)
     chance = random.Random(SEED)
     for _ in range(300):
         periods, rate = chance.randint(1, 60), Decimal(chance.randint(1, 360_000)) / 10_000
         principal = chance.randint(100_000, 10**13)
-        month = rate / 1_200
-        annuity = Decimal(principal) * month / (1 - (1 + month) ** -periods)
+        month = exact.divide(rate, 1_200)
+        discount = exact.power(exact.add(1, month), -periods)
+        annuity = exact.divide(exact.multiply(principal, month), exact.subtract(1, discount))
         lines = schedule(
             Money(principal), rate=Fraction(rate) / 100, day_count_name="30/360", start=date(2024, 1, 31),
             periods=periods, every=parse_every("1M"),
