@@ -7,8 +7,9 @@ from typing import Final
 
 from markupsafe import Markup
 
+from api.drawing.axes import Axes
 from api.drawing.svg import path_of, picture, tag
-from api.language import show_clock, show_date, show_time
+from api.language import show_date, show_time
 from api.words import say
 
 POINTS_MAX: Final = 240
@@ -77,7 +78,14 @@ def draw(series: Series, lang: str, *, width: int, height: int) -> Markup:
     if summary is None:
         return Markup("")
     plot = _Plot(series, summary, width, height)
-    content = [*plot.band(lang), *plot.grid(), *plot.days(lang), *plot.lines(), *plot.marks(lang)]
+    axes = plot.axes
+    content = [
+        *plot.band(lang),
+        *axes.grid("°C"),
+        *axes.times(lambda at_ms: _short_day(at_ms, lang)),
+        *plot.lines(),
+        *plot.marks(lang),
+    ]
     title = say("temperature.title", lang)
     return picture(width, height, title, describe(series, lang), content, "chart")
 
@@ -96,91 +104,75 @@ def describe(series: Series, lang: str) -> str:
 class _Plot:
     def __init__(self, series: Series, summary: Summary, width: int, height: int) -> None:
         self.series, self.summary = series, summary
-        self.left, self.right, self.top, self.bottom = 40.0, width - 12.0, 18.0, height - 30.0
         edges = [summary.low, summary.high, *(e for e in (series.band_low, series.band_high) if e is not None)]
-        self.low, self.high = float(min(edges)) - 1.5, float(max(edges)) + 1.5
-        self.start, self.end = series.readings[0].at_s, series.readings[-1].at_s
-        if self.end == self.start:
-            self.start, self.end = self.start - 1_800, self.end + 1_800
-
-    def x(self, at_s: float) -> float:
-        return self.left + (at_s - self.start) / (self.end - self.start) * (self.right - self.left)
-
-    def y(self, value: Decimal | float) -> float:
-        return self.bottom - (float(value) - self.low) / (self.high - self.low) * (self.bottom - self.top)
+        low, high = float(min(edges)) - 1.5, float(max(edges)) + 1.5
+        start, end = series.readings[0].at_s, series.readings[-1].at_s
+        if end == start:
+            start, end = start - 1_800, end + 1_800
+        self.axes = Axes(40.0, width - 12.0, 18.0, height - 30.0, low, high, start, end)
 
     def band(self, lang: str) -> list[Markup]:
         low, high = self.series.band_low, self.series.band_high
         if low is None and high is None:
             return []
-        top = self.y(high) if high is not None else self.top
-        bottom = self.y(low) if low is not None else self.bottom
+        top = self.axes.y(high) if high is not None else self.axes.top
+        bottom = self.axes.y(low) if low is not None else self.axes.bottom
         marks = [
-            tag("rect", x=self.left, y=top, width=self.right - self.left, height=bottom - top, class_="chart-band")
+            tag(
+                "rect",
+                x=self.axes.left,
+                y=top,
+                width=self.axes.right - self.axes.left,
+                height=bottom - top,
+                class_="chart-band",
+            )
         ]
         for edge, rise in ((high, -5.0), (low, 13.0)):
             if edge is not None:
-                line = path_of([(self.left, self.y(edge)), (self.right, self.y(edge))])
+                line = path_of([(self.axes.left, self.axes.y(edge)), (self.axes.right, self.axes.y(edge))])
                 words = say("temperature.limit", lang, value=edge)
                 marks.append(tag("path", d=line, class_="chart-limit"))
-                place = {"x": self.right, "y": self.y(edge) + rise}
+                place = {"x": self.axes.right, "y": self.axes.y(edge) + rise}
                 marks.append(tag("text", words, text_anchor="end", class_="chart-note", **place))
         return marks
-
-    def grid(self) -> list[Markup]:
-        step = next(step for step in (1, 2, 5, 10, 20, 50, 100) if (self.high - self.low) / step <= 6 or step == 100)
-        first = int(self.low // step) * step
-        marks: list[Markup] = []
-        for value in range(first, int(self.high) + step, step):
-            if self.low < value < self.high:
-                y = self.y(value)
-                marks.append(tag("path", d=path_of([(self.left, y), (self.right, y)]), class_="chart-grid"))
-                words = f"{value} °C"
-                marks.append(tag("text", words, x=self.left - 6, y=y + 4, text_anchor="end", class_="chart-label"))
-        return marks
-
-    def days(self, lang: str) -> list[Markup]:
-        count = 3 if self.right < 500 else 5
-        marks: list[Markup] = []
-        is_short = self.end - self.start < 2 * 86_400
-        for position in range(count):
-            at_s = self.start + (self.end - self.start) * position // (count - 1)
-            words = show_clock(at_s * 1_000) if is_short else _short_day(at_s, lang)
-            anchor = "start" if position == 0 else "end" if position == count - 1 else "middle"
-            place = {"x": self.x(at_s), "y": self.bottom + 18}
-            marks.append(tag("text", words, text_anchor=anchor, class_="chart-label", **place))
-        base = path_of([(self.left, self.bottom), (self.right, self.bottom)])
-        return [tag("path", d=base, class_="chart-axis"), *marks]
 
     def lines(self) -> list[Markup]:
         marks: list[Markup] = []
         for run in _runs(thin(self.series.readings)):
             if any(reading.low != reading.high for reading in run):
-                upper = [(self.x(reading.at_s), self.y(reading.high)) for reading in run]
-                lower = [(self.x(reading.at_s), self.y(reading.low)) for reading in reversed(run)]
+                upper = [(self.axes.x(reading.at_s), self.axes.y(reading.high)) for reading in run]
+                lower = [(self.axes.x(reading.at_s), self.axes.y(reading.low)) for reading in reversed(run)]
                 marks.append(tag("path", d=path_of(upper + lower, is_closed=True), class_="chart-range"))
             if len(run) > 1:
-                line = [(self.x(reading.at_s), self.y(reading.mean)) for reading in run]
+                line = [(self.axes.x(reading.at_s), self.axes.y(reading.mean)) for reading in run]
                 marks.append(tag("path", d=path_of(line), class_="chart-line"))
             else:
-                marks.append(tag("circle", cx=self.x(run[0].at_s), cy=self.y(run[0].mean), r=2.5, class_="chart-dot"))
+                marks.append(
+                    tag("circle", cx=self.axes.x(run[0].at_s), cy=self.axes.y(run[0].mean), r=2.5, class_="chart-dot")
+                )
         return marks
 
     def marks(self, lang: str) -> list[Markup]:
         outside = [reading for reading in self.series.readings if self.series.is_outside(reading)]
         marks = [
-            tag("circle", cx=self.x(reading.at_s), cy=self.y(_worst(self.series, reading)), r=3.5, class_="chart-out")
+            tag(
+                "circle",
+                cx=self.axes.x(reading.at_s),
+                cy=self.axes.y(_worst(self.series, reading)),
+                r=3.5,
+                class_="chart-out",
+            )
             for reading in outside[:60]
         ]
         if outside:
             peak = max(outside, key=lambda reading: _distance(self.series, reading))
             value = _worst(self.series, peak)
-            x = self.x(peak.at_s)
+            x = self.axes.x(peak.at_s)
             words = f"{value} °C"
-            if self.right > 500:
+            if self.axes.right > 500:
                 words += f" · {show_time(peak.at_s * 1_000, lang).rsplit(' ', 1)[0]}"
-            anchor = "end" if x > (self.left + self.right) / 2 else "start"
-            place = {"x": x + (-8 if anchor == "end" else 8), "y": self.y(value) + 4}
+            anchor = "end" if x > (self.axes.left + self.axes.right) / 2 else "start"
+            place = {"x": x + (-8 if anchor == "end" else 8), "y": self.axes.y(value) + 4}
             marks.append(tag("text", words, text_anchor=anchor, class_="chart-alert", **place))
         return marks
 
@@ -225,6 +217,6 @@ def _distance(series: Series, reading: Reading) -> Decimal:
     return max(above, below, reading.high if reading.is_alarm and series.band_high is None else Decimal(0))
 
 
-def _short_day(at_s: int, lang: str) -> str:
-    text = show_date(at_s * 1_000, lang)
+def _short_day(at_ms: int, lang: str) -> str:
+    text = show_date(at_ms, lang)
     return text.split("年")[1] if lang == "zh" else " ".join(text.split(" ")[:2])
