@@ -3,9 +3,7 @@
 import secrets
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +44,8 @@ from ledger import findings, findings_policy
 from ledger.anchor import Anchorer, AnchorSettings
 from ledger.chain_logs import check_present
 from ledger.chain_metrics import ChainMetrics
-from ledger.cosignatures import is_awaited
-from ledger.database import Tx
 from ledger.followers import run_once
-from ledger.itemmap import ProofMap, proof_size
+from ledger.itemmap import ProofMap
 from ledger.keys import keys_of
 from ledger.log import Block, Sequencer
 from ledger.queryindex import QueryIndex
@@ -63,42 +59,13 @@ from tracebond.logs import configure
 from tracebond.loops import Loops, calm_collector, now_ms, now_s
 from tracebond.new_chain import register_again
 from tracebond.parts import Parts, open_parts
+from tracebond.proof_map import Proofs
 from tracebond.running import broker_access
 from tracebond.settings import Settings
 from tracebond.way import tell_anchor, tell_chain_txs, tell_checkpoint
 
 AUDITS_MAX = 200
-# Our choice: a mirror that follows needs a few seconds; one that is away must not hold proofs up for long.
-MIRROR_WAIT_S = 10.0
 _log = structlog.get_logger(__name__)
-
-
-@dataclass
-class Proofs:
-    """The item map at the last final anchored size, and the one who may touch it."""
-
-    maps: ProofMap
-    lock: threading.Lock
-    waiting_since: float | None = None
-
-    def advance(self, parts: Parts) -> bool:
-        """Move the map to the newest final size; true when it moved."""
-        with parts.db.reading() as tx:
-            size = proof_size(tx)
-            if size <= self.maps.size or self._waits_for_mirror(tx, size):
-                return False
-            with self.lock:
-                self.maps.advance(tx, size)
-        self.waiting_since = None
-        return True
-
-    def _waits_for_mirror(self, tx: Tx, size: int) -> bool:
-        """Bundles stay a moment on the last size, so that the next ones carry the cosignature that is on its way."""
-        if self.maps.size == 0 or not is_awaited(tx, size):
-            return False
-        now = time.monotonic()
-        self.waiting_since = self.waiting_since or now
-        return now - self.waiting_since < MIRROR_WAIT_S
 
 
 class Running:
