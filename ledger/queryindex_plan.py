@@ -71,10 +71,16 @@ class Plan:
         """The plan without a group whose list is walked anyway."""
         return replace(self, groups=tuple(one for one in self.groups if one != group))
 
-    def where(self) -> list[Any]:
-        """The conditions on a row of ``query_events``."""
+    def where(self, *, is_timed: bool = False) -> list[Any]:
+        """The conditions on a row of ``query_events``.
+
+        Args:
+            is_timed: the rows are walked along their time; the bounds of the key are then no reason to walk, and sort,
+                by the key instead, so they are said of an expression that no index serves.
+        """
         ev = query_events.c.ev
-        found: list[Any] = [ev >= self.first, ev <= self.last, *self._in_row()]
+        key = ev + 0 if is_timed else ev
+        found: list[Any] = [key >= self.first, key <= self.last, *self._in_row()]
         found += _exist(ev, self.groups, self.numbers)
         return found
 

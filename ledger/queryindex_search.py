@@ -302,15 +302,18 @@ def _gathered(tx: Tx, query: Query, plan: Plan, driver: Driver, after: Position 
 
 def _walk(tx: Tx, query: Query, plan: Plan, after: Position | None, chunk: int) -> list[Any]:
     """The next events along the order's own index that fulfil the plan."""
-    is_down = query.order.is_descending
-    columns = (query_events.c.event_ms, query_events.c.ev) if query.order.by == "eventTime" else (query_events.c.ev,)
-    statement = sa.select(query_events).where(*plan.where())
+    is_down, is_timed = query.order.is_descending, query.order.by == "eventTime"
+    columns = (query_events.c.event_ms, query_events.c.ev) if is_timed else (query_events.c.ev,)
+    statement = sa.select(query_events.c.ev).where(*plan.where(is_timed=is_timed))
     if after is not None:
         here = sa.tuple_(*columns)
         there = sa.tuple_(*(sa.literal(value) for value in after))
         statement = statement.where(here < there if is_down else here > there)
+    # The keys stand in the order's index alone: rows that the plan passes over are not read.
     statement = statement.order_by(*(column.desc() if is_down else column for column in columns)).limit(chunk)
-    return list(tx.execute(statement))
+    keys = statement.subquery()
+    rows = tx.execute(sa.select(query_events).join(keys, keys.c.ev == query_events.c.ev)).all()
+    return sorted(rows, key=lambda row: (row.event_ms, row.ev) if is_timed else (row.ev,), reverse=is_down)
 
 
 def _walk_postings(tx: Tx, query: Query, plan: Plan, driver: Driver, after: Position | None, chunk: int) -> list[Any]:
