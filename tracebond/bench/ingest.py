@@ -150,7 +150,7 @@ class _Bench:
         ]
 
     def _paced(self, seconds: float, pid: int, *, quick: bool) -> list[Row]:
-        self._say(f"paced at {PACE:,} messages/s for {seconds:.0f} s ...")
+        self._say(f"signing {PACE * seconds:,.0f} messages, then paced at {PACE:,}/s for {seconds:.0f} s ...")
         memory: list[tuple[float, float]] = []
         with CheckpointWatch(
             self._system.database, lambda: memory.append((time.monotonic(), resident_bytes(pid)))

@@ -10,6 +10,7 @@ import random
 import selectors
 import socket
 import struct
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from core.canonical import b64u
 from core.crypto import P256Private
 from core.errors import Unavailable
 from core.message import issue, split
@@ -126,7 +128,7 @@ class Publisher:
         self._answer()
 
     def paced(self, fleet: Fleet, rate: int, seconds: float) -> tuple[list[Sent], Fleet]:
-        """Sign and publish at a pace; gives what was sent, and the fleet, which has gone on."""
+        """Sign, then publish at a pace; gives what was sent, and the fleet, which has gone on."""
         self._jobs.send((publish_paced, (fleet, rate, seconds)))
         found: tuple[list[Sent], Fleet] = self._answer()
         return found
@@ -176,37 +178,68 @@ def publish(address: Address, lines: Sequence[Line]) -> None:
 
 
 def publish_paced(address: Address, fleet: Fleet, rate: int, seconds: float) -> tuple[list[Sent], Fleet]:
-    """Sign and publish ``rate`` messages a second; devices read their receipts here, as real ones do."""
+    """Publish ``rate`` messages a second, all signed before; devices read their receipts here, as real ones do.
+
+    The devices of a deployment sign on processors of their own; signing here would take them from the system measured.
+    """
+    total = int(rate * seconds)
+    with _Signed(fleet, total) as signed:
+        sent = _publish_signed(address, fleet, signed, rate, total)
+    # The fleet goes back too: it has signed on, and goes on from there.
+    return sent, fleet
+
+
+def _publish_signed(address: Address, fleet: Fleet, signed: "_Signed", rate: int, total: int) -> list[Sent]:
     devices = [_Device(address, name, fleet.passwords[name], reads=True) for name in fleet.names]
     published: dict[str, float] = {}
     received: dict[str, float] = {}
-    ahead = _signing_ahead(fleet)
-    buffer = [next(ahead) for _ in range(rate // 4)]
-    started = time.monotonic()
-    sent, total = 0, int(rate * seconds)
+    started, sent = time.monotonic(), 0
     with selectors.DefaultSelector() as selector:
         for number, device in enumerate(devices):
             selector.register(device.socket, selectors.EVENT_READ, number)
-        deadline = started + seconds + QUIET_S
+        deadline = started + total / rate + QUIET_S
         while (sent < total or len(received) < sent) and time.monotonic() < deadline:
             due = min(total, int((time.monotonic() - started) * rate)) - sent
             if due > 0:
-                while len(buffer) < due:
-                    buffer.append(next(ahead))
-                _send_due(devices, buffer[:due], published)
-                del buffer[:due]
+                _send_due(devices, signed.take(due), published)
                 sent += due
             for key, _ in selector.select(0.002 if sent < total else 0.05):
                 for message in devices[key.data].read():
                     # Receipts of what an earlier row published may still come.
                     if message in published:
                         received.setdefault(message, time.time())
-            if len(buffer) < rate // 4 and due <= 0:
-                buffer.append(next(ahead))
     for device in devices:
         device.socket.close()
-    # The fleet goes back too: it has signed on, and goes on from there.
-    return [(one, at, received.get(one)) for one, at in published.items()], fleet
+    return [(one, at, received.get(one)) for one, at in published.items()]
+
+
+class _Signed:
+    """Messages of a fleet with their ids, on disk: ten minutes of them would not fit into memory."""
+
+    _HEAD = struct.Struct("<B43sI")
+
+    def __init__(self, fleet: Fleet, count: int) -> None:
+        self._file = tempfile.TemporaryFile(prefix="tracebond-bench-")  # noqa: SIM115 - closed by __exit__
+        for number in range(count):
+            device = number % DEVICES
+            payload = fleet.next_message(device, 1)
+            message = b64u(split(payload).id).encode()
+            self._file.write(self._HEAD.pack(device, message, len(payload)) + payload)
+        self._file.seek(0)
+
+    def __enter__(self) -> "_Signed":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def take(self, count: int) -> list[tuple[int, str, bytes]]:
+        """The next messages: device, id and bytes."""
+        found = []
+        for _ in range(count):
+            device, message, size = self._HEAD.unpack(self._file.read(self._HEAD.size))
+            found.append((device, message.decode(), self._file.read(size)))
+        return found
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -229,28 +262,14 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
 
 
-def _signing_ahead(fleet: Fleet) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    while True:
-        yield number % DEVICES, fleet.next_message(number % DEVICES, 1)
-        number += 1
-
-
-def _send_due(devices: Sequence["_Device"], due: Sequence[tuple[int, bytes]], published: dict[str, float]) -> None:
+def _send_due(devices: Sequence["_Device"], due: Sequence[tuple[int, str, bytes]], published: dict[str, float]) -> None:
     by_device: dict[int, list[bytes]] = {}
-    for number, payload in due:
+    now = time.time()
+    for number, message, payload in due:
+        published[message] = now
         by_device.setdefault(number, []).append(payload)
     for number, payloads in by_device.items():
-        now = time.time()
-        for payload in payloads:
-            published[_id_text(payload)] = now
         devices[number].send(payloads)
-
-
-def _id_text(payload: bytes) -> str:
-    from core.canonical import b64u
-
-    return b64u(split(payload).id)
 
 
 class _Device:
