@@ -19,13 +19,14 @@ from ingest.decisions import Accepted, Decision, Prepared, Refused, guarded, jud
 from ingest.metrics import IngestMetrics
 from ingest.receipts import Answer, Promises, Terms, promised, refused
 from ingest.tables import refusals
-from ledger.database import Database, Tx, is_sqlite
+from ledger.database import Database, Tx, fetch, fetch_each, is_sqlite
 from ledger.keys import KeyInfo, KeyRegister
-from ledger.store import Admission, admit, admit_record, messages_among, rows_among
-from ledger.tables import counters, keys, messages
+from ledger.store import Admission, admit, admit_record, among_hashes, messages_among, rows_among
+from ledger.tables import keys, messages
 
 _REGISTER_TRIES = 20
 _PARALLEL_MIN = 32
+_REFUSED_AMONG = "SELECT message_id, code FROM refusals WHERE message_id AMONG"
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,12 @@ class Admitter:
         self._promises: Promises | None = None
 
     def keys(self, kids: Sequence[str]) -> Known:
-        """What the register knows about these keys, and its version.
+        """What we know about these keys, and in which version of the register; the commit sees whether it still holds.
 
         Raises:
             Unavailable: the database is away.
         """
-        with self._database.reading() as tx:
-            self._register.refresh(tx)
-            found = {kid: self._register.find(tx, kid) for kid in set(kids)}
-            return found, _version(tx)
+        return self._register.remembered(kids) or self._ask(kids)
 
     def process(
         self, batch: Sequence[Prepared | Refused], *, known: Known | None = None, is_replay: bool = False
@@ -117,10 +115,15 @@ class Admitter:
                 return self._commit_singly(decisions, version, is_replay=is_replay)
         raise Unavailable("The register of keys changes faster than messages are decided.", code="register_busy")
 
+    def _ask(self, kids: Sequence[str]) -> Known:
+        with self._database.reading() as tx:
+            version = self._register.refresh(tx)
+            return {kid: self._register.find(tx, kid) for kid in set(kids)}, version
+
     def _decide(self, batch: Sequence[Prepared | Refused], known: Known | None) -> tuple[list[Decision], int]:
         kids = {one.envelope.kid for one in batch if isinstance(one, Prepared)}
         if known is None or not kids <= known[0].keys():
-            known = self.keys(list(kids))
+            known = self._ask(list(kids))
         found, version = known
         now = self._now_ms() // 1000
 
@@ -158,9 +161,10 @@ class Admitter:
         self._at("before_commit")
         started = time.monotonic()
         with self._database.transaction() as tx:
-            if (accepted or refused_for_good) and _version(tx, is_held=True) != version:
+            asked = [*(one.message.signed.id for one in accepted), *_ids(refused_for_good)]
+            known, now_version = _refusals_and_version(tx, asked)
+            if (accepted or refused_for_good) and now_version != version:
                 raise RegisterMoved
-            known = _refusals(tx, [*(one.message.signed.id for one in accepted), *_ids(refused_for_good)])
             fresh = [one for one in accepted if is_replay or one.message.signed.id not in known]
             # Stored before its key ended and sent again after: it keeps its promise.
             taken = _stored(tx, _ids(refused_for_good))
@@ -269,12 +273,14 @@ class Admitter:
                     metrics.poison.inc()
 
 
-def _version(tx: Tx, *, is_held: bool = False) -> int:
-    query = sa.select(counters.c.value).where(counters.c.name == "register")
-    if is_held and not is_sqlite(tx):
-        # An end record that commits between decision and commit would otherwise be passed by a later message.
-        query = query.with_for_update(read=True)
-    return int(tx.execute(query).scalar_one())
+def _refusals_and_version(tx: Tx, ids: Sequence[bytes]) -> tuple[dict[bytes, str], int]:
+    """What was refused of these, and the version of the register, which stays so until we have committed."""
+    version = "SELECT value FROM counters WHERE name = 'register'"
+    if is_sqlite(tx) or not ids:
+        return _refusals(tx, ids), int(fetch(tx, version)[0][0])
+    # An end record that commits between decision and commit would otherwise be passed by a later message.
+    found, refused_before = fetch_each(tx, [(f"{version} FOR SHARE", ()), among_hashes(_REFUSED_AMONG, ids)])
+    return dict(refused_before), int(found[0][0])
 
 
 def _stored(tx: Tx, ids: Sequence[bytes]) -> dict[bytes, Admission]:
@@ -286,7 +292,7 @@ def _is_quarantined(decision: Decision, taken: Collection[bytes]) -> TypeGuard[R
 
 
 def _refusals(tx: Tx, ids: Sequence[bytes]) -> dict[bytes, str]:
-    return dict(rows_among(tx, "SELECT message_id, code FROM refusals WHERE message_id AMONG", ids))
+    return dict(rows_among(tx, _REFUSED_AMONG, ids))
 
 
 def _ids(decisions: Sequence[Refused]) -> list[bytes]:

@@ -207,7 +207,20 @@ def fetch(tx: Tx, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
     if is_sqlite(tx):
         return list(raw(tx).execute(statement, parameters).fetchall())
     with raw(tx).cursor(binary=True) as cursor:
-        return list(cursor.execute(statement.replace("?", "%s"), parameters).fetchall())
+        cursor.execute(statement.replace("?", "%s"), parameters)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def fetch_each(tx: Tx, queries: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:
+    """The rows of each statement, as :func:`fetch` gives them, in one exchange with the server."""
+    if is_sqlite(tx):
+        return [fetch(tx, statement, parameters) for statement, parameters in queries]
+    connection = raw(tx)
+    cursors = [connection.cursor(binary=True) for _ in queries]
+    with connection.pipeline():
+        for cursor, (statement, parameters) in zip(cursors, queries, strict=True):
+            cursor.execute(statement.replace("?", "%s"), parameters)
+    return [list(cursor.fetchall()) if cursor.description else [] for cursor in cursors]
 
 
 def fetch_among(tx: Tx, statement: str, values: Sequence[Any]) -> list[Any]:

@@ -75,13 +75,26 @@ class KeyRegister:
             self.refresh(tx)
             return self.find(tx, kid)
 
-    def refresh(self, tx: Tx) -> None:
-        """Forget what is no longer so; call it once per bulk of look-ups, then :meth:`find` for each."""
+    def remembered(self, kids: Iterable[str]) -> tuple[dict[str, KeyInfo | None], int] | None:
+        """What is known of these keys without asking, and the version of the register it was true in.
+
+        None unless all are known to be in the log. Whoever acts on it must see that the version still holds.
+        """
+        with self._lock:
+            found = {kid: self._cache.get(kid) for kid in kids}
+            return None if None in found.values() else (found, self._version)
+
+    def refresh(self, tx: Tx) -> int:
+        """Forget what is no longer so; call it once per bulk of look-ups, then :meth:`find` for each.
+
+        Gives the version of the register: a number that changes with every key that comes or ends.
+        """
         version = tx.execute(sa.select(counters.c.value).where(counters.c.name == "register")).scalar_one()
         with self._lock:
             if version != self._version or len(self._cache) > CACHE_MAX:
                 self._cache.clear()
                 self._version = version
+        return int(version)
 
     def find(self, tx: Tx, kid: str) -> KeyInfo | None:
         """The key as of the last :meth:`refresh`."""

@@ -11,7 +11,7 @@ from core.crypto import P256Public, thumbprint
 from core.errors import Rejected
 from core.message import Message, MessageEvent
 from core.records import BY_OPERATOR, Record, open_record, read_record
-from ledger.database import Tx, fetch, fetch_among, is_sqlite, raw
+from ledger.database import Tx, fetch, fetch_among, fetch_each, is_sqlite, raw
 from ledger.erasure_request import check_request
 from ledger.keys import has_operator, key_numbers, operator_by_kid, org_info, store_end
 from ledger.tables import MESSAGE, RECORD, counters, disclosures, facts, key_ends, records, waiting
@@ -25,6 +25,8 @@ _MESSAGE_COLUMNS = (
     "items", "item_ids",
 )  # fmt: skip
 _TYPES = ("int8", "bytea", "bytea", "int4", "int8", "bytea", "int8", "int4", "int2", "bytea", "bytea", "bytea")
+
+_MESSAGES_AMONG = "SELECT id, arrival, leaf_hash, received_ms FROM messages WHERE id AMONG"
 
 Status = Literal["stored", "duplicate", "equivocation"]
 
@@ -88,21 +90,16 @@ def admit(tx: Tx, incoming: Sequence[Message], *, now_ms: int) -> list[Admission
         raise Rejected(f"At most {MESSAGES_MAX} messages are admitted at once.", code="too_large")
     if not incoming:
         return []
-    numbers = key_numbers(tx, {message.signed.kid for message in incoming})
     first: dict[bytes, Message] = {}
     for message in incoming:
-        if message.signed.kid not in numbers:
-            raise Rejected("No key record of this key is in the log.", code="unknown_key", pointer="/header/kid")
         first.setdefault(message.signed.id, message)
-    _one_at_a_time(tx, numbers.values())
-    # Nobody else stores messages of these keys until we have committed, and a message id covers its key: what is not
-    # there now is ours to store.
-    before = {row[0]: (row[1], row[2], row[3]) for row in messages_among(tx, list(first))}
+    numbers, before, arrivals = _reserve(tx, sorted({message.signed.kid for message in incoming}), list(first))
+    if any(message.signed.kid not in numbers for message in incoming):
+        raise Rejected("No key record of this key is in the log.", code="unknown_key", pointer="/header/kid")
     fresh = [message for message_id, message in first.items() if message_id not in before]
-    arrivals = next_arrivals(tx, len(fresh))
     rows = [
         _row(message, arrival, numbers[message.signed.kid], now_ms)
-        for message, arrival in zip(fresh, arrivals, strict=True)
+        for message, arrival in zip(fresh, arrivals, strict=False)
     ]
     insert_messages(tx, rows, [join_disclosures(message.disclosures) for message in fresh])
     return _admissions(incoming, before, _equivocations(tx, rows), now_ms)
@@ -110,15 +107,20 @@ def admit(tx: Tx, incoming: Sequence[Message], *, now_ms: int) -> list[Admission
 
 def messages_among(tx: Tx, ids: Sequence[bytes]) -> list[tuple[bytes, int, bytes, int]]:
     """Id, arrival, leaf hash and time of receipt of those messages that are stored."""
-    return rows_among(tx, "SELECT id, arrival, leaf_hash, received_ms FROM messages WHERE id AMONG", ids)
+    return rows_among(tx, _MESSAGES_AMONG, ids)
 
 
 def rows_among(tx: Tx, statement: str, hashes: Sequence[bytes]) -> list[Any]:
     """As ``fetch_among``, for values of 32 bytes each: PostgreSQL gets them as one, which is many times quicker."""
     if not hashes or is_sqlite(tx):
         return fetch_among(tx, statement, hashes)
+    return fetch(tx, *among_hashes(statement, hashes))
+
+
+def among_hashes(statement: str, hashes: Sequence[bytes]) -> tuple[str, tuple[bytes, int]]:
+    """A statement for PostgreSQL and its parameters, where ``AMONG`` compares with values of 32 bytes each."""
     among = "= ANY(ARRAY(SELECT substring(?::bytea FROM 1 + 32 * n FOR 32) FROM generate_series(0, ?::int) AS n))"
-    return fetch(tx, statement.replace("AMONG", among), (b"".join(hashes), len(hashes) - 1))
+    return statement.replace("AMONG", among), (b"".join(hashes), len(hashes) - 1)
 
 
 def admit_record(tx: Tx, data: bytes, *, now_ms: int) -> Admission:
@@ -212,14 +214,33 @@ def erase(tx: Tx, arrival: int, *, event: int, digests: Iterable[str], digest_of
     return removed
 
 
-def _one_at_a_time(tx: Tx, key_numbers: Iterable[int]) -> None:
-    """Let workers store messages of one key one after the other, else neither would see the other's equal seq.
+def _reserve(
+    tx: Tx, kids: Sequence[str], ids: Sequence[bytes]
+) -> tuple[dict[str, int], dict[bytes, tuple[int, bytes, int]], list[int]]:
+    """Numbers of the keys; arrival, leaf hash and time of those messages that are stored; arrivals for all others.
 
-    Taken in ascending order, so that two workers wait for one another instead of deadlocking; SQLite has one writer.
+    Nobody else stores messages of these keys until we have committed, else neither of two workers would see the
+    other's equal seq. A message id covers its key, so what is not there now is ours to store.
     """
-    if not is_sqlite(tx):
-        query = "SELECT count(pg_advisory_xact_lock(?, n)) FROM unnest(?::int[]) AS n"
-        fetch(tx, query, (_KEY_LOCK, sorted(set(key_numbers))))
+    if is_sqlite(tx):
+        # There is one writer at a time.
+        numbers, stored = key_numbers(tx, kids), messages_among(tx, ids)
+        arrivals = next_arrivals(tx, len(ids) - len(stored))
+    else:
+        # Locks in ascending order, so that two workers wait for one another instead of deadlocking.
+        lock = "SELECT count(pg_advisory_xact_lock(?, n)) FROM (SELECT key_no FROM keys WHERE kid = ANY(?) ORDER BY 1)"
+        found, _, stored, new = fetch_each(
+            tx,
+            [
+                ("SELECT kid, key_no FROM keys WHERE kid = ANY(?)", (kids,)),
+                (f"{lock} AS k(n)", (_KEY_LOCK, kids)),
+                among_hashes(_MESSAGES_AMONG, ids),
+                # As many as there may be: places in the order of arrival may stay empty.
+                ("SELECT nextval('arrivals') FROM generate_series(1, ?)", (len(ids),)),
+            ],
+        )
+        numbers, arrivals = dict(found), sorted([row[0] for row in new])
+    return numbers, {row[0]: (row[1], row[2], row[3]) for row in stored}, arrivals
 
 
 def _row(message: Message, arrival: int, key_no: int, now_ms: int) -> tuple[Any, ...]:
@@ -290,7 +311,7 @@ def insert_messages(tx: Tx, rows: Sequence[tuple[Any, ...]], texts: Sequence[byt
         with raw(tx).cursor() as cursor:
             _copy(cursor, "messages", _MESSAGE_COLUMNS, _TYPES, rows)
             _copy(cursor, "disclosures", ("arrival", "texts"), ("int8", "bytea"), zip(arrivals, texts, strict=True))
-            _copy(cursor, "waiting", ("arrival", "kind"), ("int8", "int2"), [(one, MESSAGE) for one in arrivals])
+        fetch(tx, "INSERT INTO waiting (arrival, kind) SELECT n, ? FROM unnest(?::int8[]) AS n", (MESSAGE, arrivals))
         return
     cursor = raw(tx).cursor()
     marks = ",".join("?" * len(_MESSAGE_COLUMNS))
