@@ -14,7 +14,6 @@ import structlog
 
 from core.canonical import canonical_bytes
 from core.errors import Rejected
-from ingest.tables import refusals
 from ingest.topics import device_name
 from ledger.chains import gaps
 from ledger.database import Database, Tx
@@ -102,9 +101,7 @@ class Resender:
         self._holes = {key.kid: self._holes[key.kid] for key in standing if key.kid in self._holes}
         changed = [key for key in standing if self._holes.get(key.kid, (None,))[0] != key.stand]
         for key in changed[:KEYS_MAX]:
-            refused = _refused(tx, key.kid)
-            holes = [part for gap in gaps(tx, key.kid) for part in _without(gap.first, gap.last, refused)]
-            self._holes[key.kid] = (key.stand, holes)
+            self._holes[key.kid] = (key.stand, [(gap.first, gap.last) for gap in gaps(tx, key.kid)])
         return [(key, self._holes[key.kid][1]) for key in standing if key.kid in self._holes]
 
 
@@ -131,20 +128,3 @@ def _incomplete(tx: Tx) -> list[_Key]:
             continue  # a device that has no topic was never at the broker
         found.append(_Key(row.kid, row.org, row.iss, (row.highest, row[4])))
     return found
-
-
-def _refused(tx: Tx, kid: str) -> set[int]:
-    return set(tx.execute(sa.select(refusals.c.seq).where(refusals.c.kid == kid)).scalars())
-
-
-def _without(first: int, last: int, refused: set[int]) -> list[tuple[int, int]]:
-    """A gap without the places of messages that were refused for good: those will not come."""
-    parts: list[tuple[int, int]] = []
-    start = first
-    for seq in sorted(seq for seq in refused if first <= seq <= last):
-        if start < seq:
-            parts.append((start, seq - 1))
-        start = seq + 1
-    if start <= last:
-        parts.append((start, last))
-    return parts

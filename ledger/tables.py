@@ -253,6 +253,16 @@ item_facts: Final = Table(
 )
 
 FIRST: Final = tuple(metadata.tables.values())
+# Messages that a receipt refused and a ``refusal`` record names: they keep their place in their key's chain.
+refused_messages: Final = Table(
+    "refused_messages",
+    metadata,
+    Column("message_id", LargeBinary, primary_key=True),
+    Column("key_no", Integer, nullable=False),
+    Column("seq", _BIG, nullable=False),
+    Column("prev", LargeBinary),
+    Index("refused_places", "key_no", "seq"),
+)
 APPEND_ONLY: Final = ("messages", "records", "entries", "checkpoints", "keys", "orgs", "masters")
 
 
