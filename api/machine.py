@@ -48,9 +48,11 @@ async def healthz() -> Response:
 
 
 def readyz(request: Request) -> Response:
-    """Whether the parts this process needs answer: database, broker, chain."""
+    """Whether the parts this process needs answer: database, chain, and the broker where it has a worker."""
     services: Services = request.app.state.services
-    parts = {"database": _trial(services.db.ping), "broker": services.broker_problem(), "chain": _chain(services)}
+    parts = {"database": _trial(services.db.ping), "chain": _chain(services)}
+    if services.broker_problem is not None:
+        parts["broker"] = services.broker_problem()
     is_ready = not any(parts.values())
     body = {"status": "ok" if is_ready else "unready", "parts": {name: fault or "ok" for name, fault in parts.items()}}
     return JSONResponse(body, status_code=200 if is_ready else 503, headers={"Cache-Control": "no-store"})

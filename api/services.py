@@ -53,7 +53,7 @@ class Services:
         quarantine: replays and clears the quarantine; None where this process does not.
         capture_worker: told (``call``) when a capture job is stored; see ``api/epcis/worker.py``.
         sign_case: application, lender and unix seconds to a signed case file; None where no operator's key is held.
-        broker_problem: "" while the broker answers, else what is wrong.
+        broker_problem: "" while the broker answers, else what is wrong; None where this process has none.
     """
 
     db: Database
@@ -69,6 +69,6 @@ class Services:
     quarantine: QuarantineDesk | None = None
     publish: Callable[[Sequence[tuple[str, bytes]]], int] | None = None
     sign_case: Callable[[Tx, str, str, int], bytes] | None = None
-    broker_problem: Callable[[], str] = lambda: ""
+    broker_problem: Callable[[], str] | None = None
     now_ms: Callable[[], int] = _now_ms
     random: Callable[[int], bytes] = secrets.token_bytes

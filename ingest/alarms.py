@@ -117,9 +117,10 @@ def listen_for_silence(database: Database, now_ms: int) -> int:
     return len(due)
 
 
-def prune(tx: Tx, now_ms: int) -> None:
-    """Drop readings that are older than what pages and rules look at."""
-    tx.execute(sensor_readings.delete().where(sensor_readings.c.at_ms < now_ms - KEPT_MS))
+def prune(database: Database, now_ms: int) -> int:
+    """Drop readings that are older than what pages and rules look at; returns how many. The log keeps them all."""
+    with database.transaction() as tx:
+        return tx.execute(sensor_readings.delete().where(sensor_readings.c.at_ms < now_ms - KEPT_MS)).rowcount
 
 
 def judge_again(tx: Tx, rule: Rule, now_ms: int) -> None:

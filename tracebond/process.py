@@ -28,6 +28,7 @@ from finance.monitoring import Watch
 from finance.reconcile import reconcile
 from finance.tokens import close_tokens
 from ingest.access import BrokerAccess
+from ingest.alarms import prune
 from ingest.alarms_told import log_events
 from ingest.broker import EmbeddedBroker
 from ingest.gateway import Gateway
@@ -201,6 +202,7 @@ class Running:
         may_be_private = parts.settings.webhook_private
         self.loops.add("alarms", alarm_step(parts.db, now_ms, may_be_private=may_be_private), idle_s=0.5)
         watch = Watch(parts.db, self.finance)
+        self.loops.add("old-readings", lambda: prune(parts.db, now_ms()) < 0, idle_s=3_600.0)
         self.loops.add("finance", settle, idle_s=0.5)
         self.loops.add("monitoring", lambda: watch.step(now_s()), idle_s=10)
         self.loops.add("tokens", self._close_tokens, idle_s=60)
@@ -293,7 +295,7 @@ class Running:
                 quarantine=self.quarantine,
                 publish=None if self.source is None else self.source.publish,
                 sign_case=case_signer(settings, parts.keyfiles),
-                broker_problem=self._broker_problem,
+                broker_problem=None if self.source is None else self._broker_problem,
             )
         )
 
@@ -347,9 +349,8 @@ class Running:
         return broker_access(self.parts.settings) if self.broker is None else self.broker.access
 
     def _broker_problem(self) -> str:
-        if self.source is None or self.source.state.is_connected:
-            return ""
-        return self.source.state.sentence
+        state = None if self.source is None else self.source.state
+        return "" if state is None or state.is_connected else state.sentence
 
 
 def newest_block(parts: Parts) -> Block | None:

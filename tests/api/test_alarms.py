@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from api.auth import sessions, users
 from api.identity import Role
@@ -18,6 +19,7 @@ from core.canonical import sha256
 from ingest import alarms as following
 from ingest import alarms_book as book
 from ingest.alarms_rules import read_rule
+from ingest.alarms_tables import sensor_readings
 from ingest.alarms_told import Hooks, log_events
 from ingest.broker import EmbeddedBroker
 from ingest.pipeline import Worker, service_of
@@ -270,3 +272,19 @@ def test_silence_is_raised_by_the_present_and_ends_with_the_next_word(database: 
 
     assert (early, late, again) == (0, 1, 0)
     assert (raised.state, ended.state) == ("raised", "cleared")
+
+
+def test_readings_beyond_the_year_go_and_the_log_keeps_them(database: Database) -> None:
+    world = World(database).start()
+    for minute, value in ((0, 4), (10, 5)):
+        warm(world, minute, value, 1)
+    follow(database, world)
+    second_ms = (START + 600) * 1000
+
+    dropped = following.prune(database, second_ms + following.KEPT_MS)
+    again = following.prune(database, second_ms + following.KEPT_MS)
+
+    assert (dropped, again) == (1, 0)
+    with database.reading() as tx:
+        assert tx.execute(sa.select(sensor_readings.c.at_ms)).scalars().all() == [second_ms]
+        assert followers.read_log(tx, 0, 1_000)[-1].leaf >= 2

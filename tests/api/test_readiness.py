@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from api.machine import readyz
 from contracts.opening import open_chain
-from ledger.database import open_database
+from ledger.database import Database, open_database
 from tests.conftest import start_postgres
 from tests.contracts.harness import AnvilNode
 
@@ -40,6 +40,17 @@ def test_readiness_names_each_part_that_is_away(tmp_path: Path) -> None:
         anvil.stop()
         server.stop()
         shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def test_a_process_without_a_worker_says_nothing_of_a_broker(sqlite_database: Database, tmp_path: Path) -> None:
+    chain = open_chain("", tmp_path)
+    app = FastAPI()
+    app.add_api_route("/readyz", readyz)
+    app.state.services = SimpleNamespace(db=sqlite_database, chain=chain, broker_problem=None)
+
+    answer = TestClient(app).get("/readyz")
+
+    assert answer.json() == {"status": "ok", "parts": {"database": "ok", "chain": "ok"}}
 
 
 def red(client: TestClient) -> set[str]:
