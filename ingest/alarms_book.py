@@ -212,6 +212,13 @@ def alarms_of(tx: Tx, *, org: str | None, is_open: bool = False, limit: int = 20
     return list(tx.execute(query.order_by(alarms.c.changed_ms.desc(), alarms.c.id).limit(limit)))
 
 
+def count_open(tx: Tx) -> dict[str, int]:
+    """How many alarms of all organisations are raised, and how many of those somebody has acknowledged."""
+    query = sa.select(alarms.c.state, sa.func.count()).where(alarms.c.state != CLEARED).group_by(alarms.c.state)
+    found = {str(state): int(count) for state, count in tx.execute(query)}
+    return {state: found.get(state, 0) for state in (RAISED, ACKNOWLEDGED)}
+
+
 def shown(row: Any, rule: Rule) -> dict[str, Any]:
     """An alarm as programs read it, in JSON and in webhooks."""
     return {

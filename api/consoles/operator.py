@@ -10,7 +10,7 @@ from api.consoles.common import show
 from api.policy import OPERATOR, Routes
 from api.services import Services
 from core.errors import TracebondError
-from ingest import quarantine
+from ingest import alarms_book, quarantine
 
 
 def install(routes: Routes) -> None:
@@ -30,8 +30,10 @@ def home(request: Request) -> Response:
             "held_by_code": quarantine.count_by_code(tx),
             "held": quarantine.search(tx, limit=20),
             "quarantine_fill": quarantine.fill(tx),
+            "open_alarms": alarms_book.count_open(tx),
         }
-    values |= {"now_ms": services.now_ms(), "block": _block(services), "broker": services.broker_problem()}
+    problem = services.broker_problem
+    values |= {"now_ms": services.now_ms(), "block": _block(services), "broker": None if problem is None else problem()}
     return show(request, "operator.html", values)
 
 

@@ -12,6 +12,8 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "operator.broker": ("消息代理", "Broker"),
     "operator.away": ("不可达", "away"),
     "operator.ok": ("正常", "ok"),
+    "operator.no_broker": ("本进程没有接入进程", "no ingest worker in this process"),
+    "operator.to_alarms": ("查看告警", "See the alarms"),
     "regulator.lead": ("只读:追溯、日志与锚定。", "Read only: trace, log and anchors."),
     "trace.title": ("追溯", "Trace"),
     "trace.run": ("追溯", "Trace"),
