@@ -59,3 +59,19 @@ def test_the_regulators_trace_shows_findings(site: Site) -> None:
     page = client.get("/regulator/trace", params={"code": ITEM, "lang": "en"}, headers={"Accept": "text/html"}).text
 
     assert "It was sold twice without a return in between." in page
+
+
+def test_what_came_late_is_shown_as_late_and_is_no_finding(site: Site) -> None:
+    world = World(site.database).start()
+    world.send("line-1", made(1, at=NOW - 3 * 86_400))
+    world.send("line-1", seen(1, step="storing", at=NOW - 60))
+    world.step()
+    followers.run_all(site.database, state.views())
+    findings.run_all(site.database)
+    path = ITEM.removeprefix("https://id.gs1.org")
+
+    page = site.client(Accept="text/html").get(path, params={"lang": "en"}).text
+    found = regulator_of(site).get(f"/items/{quote(ITEM, safe='')}").json()["findings"]
+
+    assert page.count("late: received") == 1
+    assert found == []

@@ -303,3 +303,17 @@ def test_contents_and_lots_are_those_of_the_plan(story: Story) -> None:
 
     assert set(pallet.tins) < set(inside)
     assert lots == dict.fromkeys(pallet.tins, pallet.lot)
+
+
+def test_how_late_a_record_reached_us_moves_no_score(story: Story, copy: Database) -> None:
+    with copy.reading() as tx:
+        before = grounds(reader(story)(tx, story.highlight("pallet"), NOW), POLICY)
+
+    with copy.transaction() as tx:
+        late = tx.execute(messages.update().values(received_ms=messages.c.received_ms + 6 * 3_600_000))
+    with copy.reading() as tx:
+        after = grounds(reader(story)(tx, story.highlight("pallet"), NOW), POLICY)
+
+    assert late.rowcount > 10
+    assert all(before.components[:2])
+    assert after == before
