@@ -16,12 +16,13 @@ from core.prefixmap import map_key
 from ledger.chains import AFTER_LAST, suspects_at
 from ledger.database import Database, Tx, fetch, fetch_among, run_many
 from ledger.findings_book import Rows, insert
-from ledger.findings_facts import CHILD, EventFact, fact_of
+from ledger.findings_facts import CHILD, CHILD_QUANTITY, EPC, OUTPUT, PARENT, EventFact, fact_of
 from ledger.findings_groups import Stocks, balance
+from ledger.findings_inside import Contents
 from ledger.findings_places import Places
 from ledger.findings_policy import FindingPolicy
 from ledger.findings_policy import policy as current_policy
-from ledger.findings_rules import ThingState, When, advance, fold, is_lot
+from ledger.findings_rules import LEAVING, ThingState, When, advance, fold, is_lot
 from ledger.findings_tables import TABLES
 from ledger.followers import LIMIT, Entry, LoggedEvent, LoggedMessage, LoggedRecord, NamedItem, cursor, read_messages
 from ledger.followers import run_once as follow_once
@@ -114,11 +115,15 @@ class _Book:
         self._fresh: dict[int, EventFact] = {}
         self._cut: set[int] = set()
         self._stocks = Stocks(tx, self._rows)
+        self._contents = Contents(self._state, self._good, self._touched.add)
+        self._inside: set[bytes] = set()
+        self._absent: set[bytes] = set()
         self._events: dict[int, list[tuple[LoggedEvent, EventFact, list[NamedItem]]]] = {}
         keys = self._read(entries)
         self._want(keys)
-        containers = {state.container for state in self._states.values() if state.container is not None}
-        self._want({map_key("item", name) for name in containers} - keys)
+        near = {name for state in self._states.values() for name in (state.container, state.lot) if name is not None}
+        near |= {lot for events in self._events.values() for _, fact, _ in events for lot in fact.lots}
+        self._want({map_key("item", name) for name in near} - keys)
 
     def _read(self, entries: Sequence[Entry]) -> set[bytes]:
         """Read the events of the run, ask for their stocks at once, and give the keys of the things they name."""
@@ -126,7 +131,7 @@ class _Book:
             if isinstance(entry, LoggedRecord) and entry.record.t == "master":
                 self._places.learn(entry.leaf, entry.record.payload)
         keys: set[bytes] = set()
-        where, net = self._places.where, self._places.net
+        where, net, shelf = self._places.where, self._places.net, self._places.shelf
         for entry in entries:
             if not isinstance(entry, LoggedMessage) or entry.leaf in self._suspects:
                 continue
@@ -135,7 +140,7 @@ class _Book:
                 if event.clear.get("type") != "TransactionEvent":
                     things = _things(event)
                     keys.update([item.key for item in things])
-                    fact = fact_of(event, where, net)
+                    fact = fact_of(event, where, net, shelf)
                     self._stocks.read(fact)
                     mine.append((event, fact, things))
         self._stocks.ask()
@@ -197,38 +202,85 @@ class _Book:
             self._refold(item, fact.ev // EVENTS_PER_LEAF, "late_event", fact.ev)
             return
         self._touched.add(item.key)
-        emptied = list(state.emptied)
-        for found in advance(item.id, state, fact, self._emptied, self._policy):
-            self._rows.raise_one(item.key, item.id, found, fact.ev // EVENTS_PER_LEAF)
-        if len(state.emptied) != len(emptied):
-            self._refold_inside(item, emptied, fact.ev // EVENTS_PER_LEAF, fact.ev)
+        emptied, unit, expires, leaf = list(state.emptied), state.container, state.expires, fact.ev // EVENTS_PER_LEAF
+        for found in advance(item.id, state, fact, self._contents, self._policy):
+            self._rows.raise_one(item.key, item.id, found, leaf)
+        if unit is not None or state.container is not None:
+            self._in_unit(item, state, fact, unit)
+        is_due = fact.step in LEAVING and state.soonest is not None and state.soonest < fact.day
+        if is_due or len(state.emptied) != len(emptied):
+            since = min(state.emptied[len(emptied) :], default=None)
+            self._refold_inside(item, since, leaf, "late_event", fact.ev)
+        if state.expires != expires and is_lot(item.id):
+            self._of_lot(item, leaf, "late_event", fact.ev)
+
+    def _in_unit(self, item: NamedItem, state: ThingState, fact: EventFact, before: str | None) -> None:
+        """A thing's newest event, when it is in a unit, or was until then: does it change what left with the unit?"""
+        day = self._contents.first_day(state)
+        if day is None:
+            return
+        if state.container is not None:
+            self._contents.lower(state.container, day)
+        for unit in {before, state.container}:
+            if unit is not None and self._contents.may_have_left(unit, fact.when, day):
+                self._refold(item, fact.ev // EVENTS_PER_LEAF, "late_event", fact.ev)
+                return
 
     def _refold(self, item: NamedItem, leaf: int, cause: str, cause_ev: int) -> None:
         old = self._states.get(item.key)
-        before = [] if old is None else old.emptied
-        facts = [fact for fact in self._facts_of(item.key) if fact.ev not in self._cut]
-        state, found = fold(item.id, facts, self._emptied, self._policy)
+        before, expires = ([], None) if old is None else (old.emptied, old.expires)
+        state, found = fold(item.id, self._good(item.key), self._contents, self._policy)
+        state.soonest = None if old is None else old.soonest
         self._states[item.key] = state
         self._touched.add(item.key)
         self._rows.settle(item.key, item.id, found, leaf, cause, cause_ev)
-        if state.emptied != before:
-            self._refold_inside(item, before, leaf, cause_ev)
+        day = self._contents.first_day(state)
+        if day is not None:
+            for unit in self._contents.units_of(item.id, state, item.key):
+                self._contents.lower(unit, day)
+        since = min(set(before) ^ set(state.emptied), default=None)
+        if since is not None or (state.soonest is not None and state.soonest < self._contents.reach(item.id)):
+            self._refold_inside(item, since, leaf, cause, cause_ev)
+        if state.expires != expires and is_lot(item.id):
+            self._of_lot(item, leaf, cause, cause_ev)
 
-    def _refold_inside(self, unit: NamedItem, before: Sequence[When], leaf: int, cause_ev: int) -> None:
-        """What was ever packed in a unit, after the times changed at which the unit was emptied."""
-        since = min(set(before) ^ set(self._states[unit.key].emptied))
+    def _refold_inside(self, unit: NamedItem, since: When | None, leaf: int, cause: str, cause_ev: int) -> None:
+        """What was ever packed in a unit, after its ways or, from ``since`` on, its emptying changed."""
+        if unit.key in self._inside:
+            return
+        self._inside.add(unit.key)
         packed = [fact for fact in self._facts_of(unit.key) if fact.parent == unit.id and fact.action != "DELETE"]
-        messages = read_messages(self._tx, [fact.ev // EVENTS_PER_LEAF for fact in packed])
-        inside: dict[bytes, NamedItem] = {}
-        for fact in packed:
-            at, number = divmod(fact.ev, EVENTS_PER_LEAF)
-            inside |= {item.key: item for item in messages[at].items[number] if item.role == CHILD}
-        self._want(inside)
+        inside = self._named_in(packed, CHILD)
+        reach = self._contents.reach(unit.id)
         for key, item in sorted(inside.items()):
             state = self._states.get(key)
-            # Only what happened to it since then can look different now.
-            if state is not None and state.last > since:
-                self._refold(item, leaf, "late_event", cause_ev)
+            if state is None:
+                continue
+            # Only what happened to it since then, and what may have left when it had expired, can look different now.
+            day = self._contents.first_day(state)
+            if (since is not None and state.last > since) or (day is not None and day < reach):
+                self._refold(item, leaf, cause, cause_ev)
+        self._inside.discard(unit.key)
+
+    def _of_lot(self, lot: NamedItem, leaf: int, cause: str, cause_ev: int) -> None:
+        """What is of a lot, or holds some of it, after the lot's expiry date changed."""
+        facts = self._facts_of(lot.key)
+        made = [fact for fact in facts if lot.id in fact.lots]
+        stowed = [fact for fact in facts if any(row[:2] == [CHILD_QUANTITY, lot.id] for row in fact.amounts)]
+        found = self._named_in(made, EPC, OUTPUT) | self._named_in(stowed, PARENT)
+        for key, item in sorted(found.items()):
+            if key in self._states:
+                self._refold(item, leaf, cause, cause_ev)
+
+    def _named_in(self, facts: Sequence[EventFact], *roles: int) -> dict[bytes, NamedItem]:
+        """The things that events name in these roles, with their states loaded."""
+        messages = read_messages(self._tx, [fact.ev // EVENTS_PER_LEAF for fact in facts])
+        found: dict[bytes, NamedItem] = {}
+        for fact in facts:
+            leaf, number = divmod(fact.ev, EVENTS_PER_LEAF)
+            found |= {item.key: item for item in messages[leaf].items[number] if item.role in roles}
+        self._want(found)
+        return found
 
     def _declared_wrong(self, event: LoggedEvent, fact: EventFact) -> None:
         if not fact.event_id:
@@ -299,7 +351,7 @@ class _Book:
         if old is None or old.ev in self._cut:
             return
         left = without_members(event.event, payload["names"])
-        new = fact_of(replace(event, event=left), self._places.where, self._places.net)
+        new = fact_of(replace(event, event=left), self._places.where, self._places.net, self._places.shelf)
         self._stocks.drop(old, leaf, "erased", old.ev)
         if old.ev in self._fresh:
             self._fresh[old.ev] = new
@@ -334,17 +386,19 @@ class _Book:
             found = self._known[key] = [fact for fact in stored if fact.ev not in taken] + list(mine)
         return found
 
-    def _emptied(self, unit: str) -> Sequence[When]:
-        key = map_key("item", unit)
+    def _good(self, key: bytes) -> list[EventFact]:
+        return [fact for fact in self._facts_of(key) if fact.ev not in self._cut]
+
+    def _state(self, key: bytes) -> ThingState | None:
         if key not in self._states:
             self._want([key])
-        state = self._states.get(key)
-        return [] if state is None else state.emptied
+        return self._states.get(key)
 
     def _want(self, keys: Iterable[bytes]) -> None:
-        missing = sorted(set(keys) - self._states.keys())
+        missing = sorted(set(keys) - self._states.keys() - self._absent)
         for key, text in fetch_among(self._tx, "SELECT key, state FROM finding_things WHERE key AMONG", missing):
             self._states[bytes(key)] = ThingState.decode(text)
+        self._absent.update([key for key in missing if key not in self._states])
 
 
 _CUT: Final = "UPDATE finding_events SET is_cut = 1 WHERE ev = ?"

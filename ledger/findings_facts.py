@@ -16,7 +16,7 @@ from ledger.itemfacts import class_of
 from ledger.massbalance import PIECES, Amount, amounts_of
 from ledger.queryindex import event_key
 
-PARENT, INPUT, INPUT_QUANTITY, TRANSFORMATION, EPC, CHILD, OUTPUT = 1, 2, 3, 5, 6, 7, 8
+PARENT, INPUT, INPUT_QUANTITY, LOT, TRANSFORMATION, EPC, CHILD, OUTPUT = 1, 2, 3, 4, 5, 6, 7, 8
 QUANTITY, CHILD_QUANTITY, OUTPUT_QUANTITY = 9, 10, 11
 _KINDS: Final = {
     "ObjectEvent": "O", "AggregationEvent": "A", "TransformationEvent": "T", "TransactionEvent": "X",
@@ -33,6 +33,7 @@ _SINGLE: Final = frozenset({EPC, CHILD, OUTPUT})
 Where = tuple[float, float]
 Locate = Callable[[str, int], Where | None]
 Net = Callable[[str, int], tuple[str, str] | None]
+Shelf = Callable[[str, int], int | None]
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 _step = lru_cache(maxsize=4_096)(lambda text: local_name(text, "bizStep"))
@@ -54,6 +55,7 @@ class EventFact(NamedTuple):
         amounts: (role, id of the class, quantity, unit) of its quantity lists. inputs: single items that were used up.
         counts: number of single items named, by product: observed, packed or put out; units without a product as UNITS.
         nets: net content of one piece of the products concerned: value and unit.
+        lots: the lots that it puts its new single items in. shelf: by product, how many days new items keep.
     """
 
     ev: int
@@ -77,6 +79,8 @@ class EventFact(NamedTuple):
     inputs: list[str]
     counts: dict[str, int]
     nets: dict[str, list[str]]
+    lots: list[str]
+    shelf: dict[str, int]
 
     @property
     def when(self) -> tuple[int, int]:
@@ -101,11 +105,12 @@ class EventFact(NamedTuple):
         return EventFact(ev, ms, *values)
 
 
-def fact_of(event: LoggedEvent, locate: Locate, net: Net) -> EventFact:
+def fact_of(event: LoggedEvent, locate: Locate, net: Net, shelf: Shelf) -> EventFact:
     """What the rules need of an event.
 
     Args:
         locate: coordinates of a place as known at a leaf. net: net content of a product as known at a leaf.
+        shelf: days that a product keeps from when it is made, as known at a leaf.
     """
     clear, body = event.clear, event.event
     kind = _KINDS.get(str(clear.get("type", "")), "O")
@@ -115,13 +120,18 @@ def fact_of(event: LoggedEvent, locate: Locate, net: Net) -> EventFact:
     parents: Sequence[str] = ()
     groups: Sequence[str] = ()
     inputs: Sequence[str] = ()
+    lots: Sequence[str] = ()
     nets: dict[str, list[str]] = {}
+    days: dict[str, int] = {}
     amounts = _amounts(body)
     counts: dict[str, int] = {}
     for item in event.items:
         if item.role in _SINGLE:
             product = class_of(item.id) or UNITS
             counts[product] = counts.get(product, 0) + 1
+    if counts and (kind == "T" or (kind == "O" and action == "ADD")):
+        lots = event.names(LOT)
+        days = {name: kept for name in counts if (kept := shelf(name, event.leaf)) is not None}
     if kind != "O":
         parents, groups = event.names(PARENT), event.names(TRANSFORMATION)
         if kind == "T":
@@ -149,6 +159,8 @@ def fact_of(event: LoggedEvent, locate: Locate, net: Net) -> EventFact:
         list(inputs),
         counts,
         nets,
+        list(lots),
+        days,
     )  # fmt: skip
 
 
@@ -240,6 +252,11 @@ def _expiry(ilmd: Mapping[str, Any]) -> int | None:
 
 
 _UNIX_DAY: Final = date(1970, 1, 1).toordinal()
+
+
+def last_day(ms: int) -> int:
+    """The latest date that it may be anywhere at a moment, as an ordinal; UTC+14 is the earliest zone."""
+    return ms // 86_400_000 + _UNIX_DAY + 1
 
 
 def _day(ms: int, offset: str) -> int:

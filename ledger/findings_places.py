@@ -1,4 +1,4 @@
-"""Coordinates of places and contents of pieces, as the log knew them at a leaf.
+"""Coordinates of places, and contents and shelf lives of products, as the log knew them at a leaf.
 
 A place counts for the events that come after its record: what is told later about a place does not judge the past, so
 that an organisation cannot make findings against another by moving a place, nor undo its own.
@@ -8,7 +8,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ledger.database import Tx, fetch
 from ledger.findings_facts import Where, point, site_of
@@ -16,6 +16,13 @@ from ledger.massbalance import net_contents
 
 _KNOWN_MAX: Final = 50_000
 _FACTS: Final = ("place", "product")
+
+
+class Product(NamedTuple):
+    """What a record says of a product: net content of one piece, and how many days it keeps."""
+
+    net: tuple[str, str] | None
+    shelf_days: int | None
 
 
 class Places:
@@ -47,8 +54,13 @@ class Places:
 
     def net(self, product: str, leaf: int) -> tuple[str, str] | None:
         """Net content of one piece of a product as known before a leaf: value and unit."""
-        found: tuple[str, str] | None = self._at("product", product, leaf)
-        return found
+        found: Product | None = self._at("product", product, leaf)
+        return None if found is None else found.net
+
+    def shelf(self, product: str, leaf: int) -> int | None:
+        """Days that a product keeps from when it is made, as known before a leaf."""
+        found: Product | None = self._at("product", product, leaf)
+        return None if found is None else found.shelf_days
 
     def _at(self, fact: str, subject: str, leaf: int) -> Any:
         known = self._known.get((fact, subject))
@@ -69,4 +81,8 @@ def _read(fact: str, subject: str, value: Mapping[str, Any]) -> Any:
     if fact == "place":
         return point(value.get("lat"), value.get("lon"))
     content = net_contents({subject: value}).get(subject)
-    return None if content is None or content.quantity is None else (str(content.quantity), content.uom)
+    days = value.get("shelf_life_days")
+    return Product(
+        None if content is None or content.quantity is None else (str(content.quantity), content.uom),
+        days if isinstance(days, int) and days > 0 else None,
+    )

@@ -1,9 +1,9 @@
 """The rules about one thing: a fold over its events by device time, then log order. Pure, no I/O."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from math import asin, cos, radians, sin, sqrt
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -22,13 +22,13 @@ from ledger.findings_facts import (
     site_of,
 )
 from ledger.findings_policy import FindingPolicy
-from ledger.itemfacts import ENDING, GONE, SOLD
+from ledger.itemfacts import ENDING, GONE, SOLD, class_of
 
 EARTH_KM: Final = 6371.0088  # mean radius, IUGG
 LEAVING: Final = frozenset({"shipping", "departing", "consigning", "retail_selling", "dispensing"})
 _RETURNED: Final = frozenset({"returned", "sellable_accessible"})
+LOTS_SHOWN_MAX: Final = 10  # our own figure: enough to know what to look for
 When = tuple[int, int]
-Emptied = Callable[[str], Sequence[When]]
 
 
 class Found(NamedTuple):
@@ -41,12 +41,43 @@ class Found(NamedTuple):
     details: dict[str, Any]
 
 
+class Leaving(NamedTuple):
+    """An event by which a unit left a place, with all that was inside."""
+
+    ms: int
+    ev: int
+    day: int
+    org: str
+
+    @property
+    def when(self) -> When:
+        """Its place in the order of rules."""
+        return self.ms, self.ev
+
+
+class Around(Protocol):
+    """What the rules about one thing ask of other things."""
+
+    def emptied(self, unit: str) -> Sequence[When]:
+        """When everything was taken out of a unit at once."""
+
+    def leavings(self, unit: str, after_day: int) -> Sequence[Leaving]:
+        """When a unit left a place later than this day, alone or inside another, in order."""
+
+    def lot_expires(self, lot: str) -> int | None:
+        """The expiry date of a lot as a whole, as an ordinal."""
+
+
 class ThingState:
-    """Where the rules stand with a thing after its newest event."""
+    """Where the rules stand with a thing after its newest event.
+
+    ``lot`` and ``keeps`` (the last day by the product's shelf life) stand in for ``expires``. ``soonest`` is no later
+    than the first day on which anything that was ever inside, at any depth, expires: before it nobody need look inside.
+    """
 
     __slots__ = (
-        "birth", "container", "emptied", "end", "expires", "held", "is_consumed", "is_told", "last", "made", "mode",
-        "packed", "place", "seen", "sold", "stowed", "voids", "where",
+        "birth", "container", "emptied", "end", "expires", "held", "is_consumed", "is_told", "keeps", "last", "lot",
+        "made", "mode", "packed", "place", "seen", "sold", "soonest", "stowed", "voids", "where",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -69,6 +100,9 @@ class ThingState:
         self.voids: list[tuple[str, str]] = []
         self.made: dict[str, str] = {}
         self.stowed: dict[str, str] = {}
+        self.lot: str | None = None
+        self.keeps: int | None = None
+        self.soonest: int | None = None
 
     def encode(self) -> str:
         """JSON text for the store."""
@@ -109,21 +143,30 @@ def role_of(item_id: str, fact: EventFact) -> int | None:
     return EPC
 
 
+def standing(facts: Iterable[EventFact]) -> tuple[list[EventFact], list[tuple[str, str]]]:
+    """The events that no error declaration takes back, by device time, and the names of those that one does."""
+    ordered = sorted(facts, key=lambda fact: fact.when)
+    voids = {fact.name for fact in ordered if fact.voids and fact.event_id}
+    return [fact for fact in ordered if not fact.voids and fact.name not in voids], sorted(voids)
+
+
 def fold(
-    item_id: str, facts: Iterable[EventFact], emptied: Emptied, policy: FindingPolicy
+    item_id: str, facts: Iterable[EventFact], around: Around, policy: FindingPolicy
 ) -> tuple[ThingState, list[Found]]:
     """State and findings after all facts about a thing, whatever order they came in."""
-    ordered = sorted(facts, key=lambda fact: fact.when)
-    state, found = ThingState(), []
-    voids = {fact.name for fact in ordered if fact.voids and fact.event_id}
-    state.voids = sorted(voids)
-    for fact in ordered:
-        if not fact.voids and fact.name not in voids:
-            found += advance(item_id, state, fact, emptied, policy)
-    return state, found  # fmt: skip
+    good, voids = standing(facts)
+    own = {fact.ev for fact in good}
+    state = ThingState()
+    found: list[Found] = []
+    state.voids = voids
+    for fact in good:
+        _carried(state, fact.when, own, around, found)
+        found += advance(item_id, state, fact, around, policy)
+    _carried(state, None, own, around, found)
+    return state, found
 
 
-def advance(item_id: str, state: ThingState, fact: EventFact, emptied: Emptied, policy: FindingPolicy) -> list[Found]:
+def advance(item_id: str, state: ThingState, fact: EventFact, around: Around, policy: FindingPolicy) -> list[Found]:
     """Take one more fact, newer than all before; gives what it shows."""
     state.last = fact.when
     role = role_of(item_id, fact)
@@ -131,17 +174,53 @@ def advance(item_id: str, state: ThingState, fact: EventFact, emptied: Emptied, 
         return []
     found: list[Found] = []
     if role in _BY_QUANTITY:
-        _quantity(item_id, state, fact, role, found)
+        _quantity(item_id, state, fact, role, around, found)
         return found
     if fact.kind == "A":
-        _packing(state, fact, role, emptied, found)
+        packing(state, fact, role, around, found)
     _life(state, fact, role, found)
-    if fact.expires is not None and role in (EPC, OUTPUT):
-        state.expires = fact.expires if state.expires is None else min(state.expires, fact.expires)
-    _expired(state, fact, found)
+    if role in (EPC, OUTPUT):
+        _dates(item_id, state, fact)
+    if fact.step in LEAVING:
+        _expired(state, fact, around, found)
     if fact.place is not None and fact.disposition != "recalled":
         _move(state, fact, policy, found)
     return found
+
+
+def expires_first(state: ThingState, around: Around) -> int | None:
+    """The first day on which a thing, or a lot packed in it by quantity, expires."""
+    own = _expires(state, around)
+    if not state.held:
+        return own
+    days = [day for _, day in _held_lots(state, around)]
+    return min(days if own is None else [own, *days], default=None)
+
+
+def _expires(state: ThingState, around: Around) -> int | None:
+    """The date that the thing's own events give, else its lot's, else what the product's shelf life leaves."""
+    if state.expires is not None:
+        return state.expires
+    of_lot = None if state.lot is None else around.lot_expires(state.lot)
+    return state.keeps if of_lot is None else of_lot
+
+
+def _held_lots(state: ThingState, around: Around) -> list[tuple[str, int]]:
+    """The lots that are packed in a unit by quantity, and the days on which they expire."""
+    names = {key.rpartition("|")[0] for key, held in state.held.items() if Decimal(held) > 0}
+    found = [(name, around.lot_expires(name)) for name in sorted(names) if is_lot(name)]
+    return [(name, day) for name, day in found if day is not None]
+
+
+def _dates(item_id: str, state: ThingState, fact: EventFact) -> None:
+    if fact.expires is not None:
+        state.expires = fact.expires if state.expires is None else min(state.expires, fact.expires)
+    if fact.lots:
+        product = class_of(item_id)
+        state.lot = next((lot for lot in fact.lots if class_of(lot) == product), state.lot)
+    if fact.shelf and state.keeps is None:
+        days = fact.shelf.get(class_of(item_id) or "")
+        state.keeps = None if days is None else fact.day + days
 
 
 _BY_QUANTITY: Final = frozenset({INPUT_QUANTITY, QUANTITY, CHILD_QUANTITY, OUTPUT_QUANTITY})
@@ -181,12 +260,13 @@ def _sale(state: ThingState, fact: EventFact, is_ending: bool, found: list[Found
         state.sold = fact.ev
 
 
-def _packing(state: ThingState, fact: EventFact, role: int, emptied: Emptied, found: list[Found]) -> None:
+def packing(state: ThingState, fact: EventFact, role: int, around: Around, found: list[Found]) -> None:
+    """Take an aggregation: where the thing is inside afterwards, or what it holds."""
     if role == PARENT:
         _contents(state, fact, found)
         return
     inside = state.container
-    if inside is not None and any(state.packed < one <= fact.when for one in emptied(inside)):
+    if inside is not None and any(state.packed < one <= fact.when for one in around.emptied(inside)):
         inside = None
     if fact.action == "ADD":
         if inside is not None and inside != fact.parent:
@@ -219,12 +299,13 @@ def _contents(state: ThingState, fact: EventFact, found: list[Found]) -> None:
         state.held[key] = str(max(after, Decimal(0)))
 
 
-def _quantity(item_id: str, state: ThingState, fact: EventFact, role: int, found: list[Found]) -> None:
+def _quantity(item_id: str, state: ThingState, fact: EventFact, role: int, around: Around, found: list[Found]) -> None:
     """A lot as a whole: what was made of it and how much of it was packed."""
     rows = [row for row in fact.amounts if row[0] == role and row[1] == item_id]
     if fact.expires is not None and role in (QUANTITY, OUTPUT_QUANTITY):
         state.expires = fact.expires if state.expires is None else min(state.expires, fact.expires)
-    _expired(state, fact, found)
+    if fact.step in LEAVING:
+        _expired(state, fact, around, found)
     is_made = role == OUTPUT_QUANTITY or (fact.kind == "O" and fact.action == "ADD")
     for _, _, quantity, uom in rows:
         if is_made:
@@ -240,9 +321,39 @@ def _quantity(item_id: str, state: ThingState, fact: EventFact, role: int, found
             found.append(_found("packed_more_than_made", fact, state.birth, **amounts))
 
 
-def _expired(state: ThingState, fact: EventFact, found: list[Found]) -> None:
-    if state.expires is not None and fact.day > state.expires and fact.step in LEAVING:
-        found.append(_found("expired_shipped", fact, state.birth, days=fact.day - state.expires))
+def _expired(state: ThingState, fact: EventFact, around: Around, found: list[Found]) -> None:
+    details = _overdue(state, fact.day, around)
+    if details is not None:
+        found.append(_found("expired_shipped", fact, state.birth, **details))
+
+
+def _carried(state: ThingState, until: When | None, own: set[int], around: Around, found: list[Found]) -> None:
+    """What the thing's container did between its newest event and the next one, with the thing inside."""
+    if state.container is None or state.end is not None:
+        return
+    first = expires_first(state, around)
+    if first is None:
+        return
+    emptied = min((one for one in around.emptied(state.container) if one > state.packed), default=None)
+    ends = [one for one in (until, emptied) if one is not None]
+    for one in around.leavings(state.container, first):
+        if one.when <= state.last or one.ev in own or any(one.when >= end for end in ends):
+            continue
+        details = _overdue(state, one.day, around)
+        if details is not None:
+            others = () if state.birth is None else (state.birth,)
+            found.append(Found("expired_shipped", one.ev, others, one.org, details | {"inside": state.container}))
+
+
+def _overdue(state: ThingState, day: int, around: Around) -> dict[str, Any] | None:
+    """By how many days what leaves on this day has expired, itself or the lots packed in it; None for not at all."""
+    own = _expires(state, around)
+    if own is not None and day > own:
+        return {"days": day - own}
+    late = [(name, day - last) for name, last in _held_lots(state, around) if day > last] if state.held else []
+    if not late:
+        return None
+    return {"days": max(days for _, days in late), "lots": [name for name, _ in late][:LOTS_SHOWN_MAX]}
 
 
 def _move(state: ThingState, fact: EventFact, policy: FindingPolicy, found: list[Found]) -> None:
