@@ -248,6 +248,17 @@ def gaps(tx: Tx, kid: str | None = None) -> list[Gap]:
     return found
 
 
+def refused_places(tx: Tx, key_nos: Sequence[int]) -> dict[int, int]:
+    """How many of each key's places in its chain a refused message alone holds; none for keys left out."""
+    logged = sa.exists().where(messages.c.key_no == refused_messages.c.key_no, messages.c.seq == refused_messages.c.seq)
+    count = sa.func.count(sa.distinct(refused_messages.c.seq))
+    query = sa.select(refused_messages.c.key_no, count).where(~logged).group_by(refused_messages.c.key_no)
+    found: dict[int, int] = {}
+    for part in _parts(key_nos):
+        found |= {row[0]: row[1] for row in tx.execute(query.where(refused_messages.c.key_no.in_(part)))}
+    return found
+
+
 def suspects_at(tx: Tx, leaves: Sequence[int]) -> dict[int, str]:
     """Which of these leaves hold a message that is no evidence, and why."""
     return dict(fetch_among(tx, "SELECT leaf, reason FROM suspects WHERE leaf AMONG", sorted(set(leaves))))

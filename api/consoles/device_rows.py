@@ -13,7 +13,7 @@ from core.message import Signed, read_entry, rebuild_event
 from core.records import read_record
 from ingest.tables import quarantine, refusals
 from ingest.topics import device_name
-from ledger.chains import Gap, gaps
+from ledger.chains import Gap, gaps, refused_places
 from ledger.database import Tx
 from ledger.store import split_disclosures
 from ledger.tables import chains, disclosures, entries, key_ends, keys, messages, records, suspects
@@ -138,7 +138,7 @@ def keys_of_device(tx: Tx, org: str, iss: str) -> list[KeyRow]:
     """The device's keys, newest first."""
     query = (
         sa.select(
-            keys, chains.c.highest, chains.c.distinct.label("messages"), chains.c.equivocations,
+            keys, chains.c.highest, chains.c.distinct.label("places"), chains.c.equivocations,
             key_ends.c.reason, key_ends.c.seq.label("last_seq"), key_ends.c.arrival.label("end_arrival"),
         )
         .outerjoin(chains, chains.c.key_no == keys.c.key_no)
@@ -146,7 +146,9 @@ def keys_of_device(tx: Tx, org: str, iss: str) -> list[KeyRow]:
         .where(keys.c.org == org, keys.c.iss == iss)
         .order_by(keys.c.leaf.desc())
     )  # fmt: skip
-    return [_key_row(tx, row) for row in tx.execute(query).all()]
+    rows = tx.execute(query).all()
+    refused = refused_places(tx, [row.key_no for row in rows])
+    return [_key_row(tx, row, refused.get(row.key_no, 0)) for row in rows]
 
 
 def messages_of(tx: Tx, key_nos: Sequence[int], *, limit: int = 20) -> list[MessageRow]:
@@ -206,7 +208,7 @@ def _state_is(state: str, org: str) -> Any:
 
 def _rows(tx: Tx, org: str, found: Sequence[str]) -> list[DeviceRow]:
     query = (
-        sa.select(keys, chains.c.highest, chains.c.distinct.label("messages"), chains.c.equivocations, key_ends.c.seq)
+        sa.select(keys, chains.c.highest, chains.c.distinct.label("places"), chains.c.equivocations, key_ends.c.seq)
         .outerjoin(chains, chains.c.key_no == keys.c.key_no)
         .outerjoin(key_ends, key_ends.c.kid == keys.c.kid)
         .where(keys.c.org == org, keys.c.iss.in_(list(found)))
@@ -219,7 +221,8 @@ def _rows(tx: Tx, org: str, found: Sequence[str]) -> list[DeviceRow]:
 
 
 def _row(tx: Tx, org: str, iss: str, own: Sequence[Any]) -> DeviceRow:
-    newest = _newest(tx, [row.key_no for row in own])
+    key_nos = [row.key_no for row in own]
+    newest = _newest(tx, key_nos)
     open_keys = [row for row in own if row.seq is None]
     state = "ended" if not open_keys else "suspect" if any(row.equivocations for row in open_keys) else "active"
     receipt_ms = newest[0].received_ms if newest else None
@@ -231,8 +234,8 @@ def _row(tx: Tx, org: str, iss: str, own: Sequence[Any]) -> DeviceRow:
         kid=own[-1].kid,
         state=state,
         keys=len(own),
-        messages=sum(int(row.messages or 0) for row in own),
-        missing=sum(max(0, int(row.highest) + 1 - int(row.messages)) for row in own if row.messages),
+        messages=sum(int(row.places or 0) for row in own) - sum(refused_places(tx, key_nos).values()),
+        missing=sum(max(0, int(row.highest) + 1 - int(row.places)) for row in own if row.places),
         forks=sum(int(row.equivocations or 0) for row in own),
         seen_ms=max(seen) if seen else None,
         receipt_ms=receipt_ms,
@@ -291,7 +294,7 @@ def _readings(signed: Signed) -> Iterable[dict[str, Any]]:
                 }
 
 
-def _key_row(tx: Tx, row: Any) -> KeyRow:
+def _key_row(tx: Tx, row: Any, refused: int) -> KeyRow:
     since = sa.select(records.c.received_ms).where(records.c.once == f"key:{row.kid}")
     ended = sa.select(records.c.received_ms).where(records.c.once == f"end:{row.kid}")
     bad = sa.select(sa.func.count()).select_from(suspects).where(suspects.c.key_no == row.key_no)
@@ -306,7 +309,7 @@ def _key_row(tx: Tx, row: Any) -> KeyRow:
         reason=row.reason,
         last_seq=row.last_seq,
         highest=row.highest,
-        messages=int(row.messages or 0),
+        messages=int(row.places or 0) - refused,
         forks=int(row.equivocations or 0),
         suspects=int(tx.execute(bad).scalar_one()),
         gaps=tuple(gaps(tx, row.kid)),
