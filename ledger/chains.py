@@ -16,10 +16,11 @@ from ledger.tables import chains, entries, key_ends, keys, messages, refused_mes
 GAPS_MAX = 1_000
 AFTER_LAST = "after_last"
 # Neighbours in a key's sequence with something missing between them; before the first stands -1.
+# A place that stands here twice makes no gap, so the parts need not be made distinct first.
 _HOLES = (
     "SELECT before, seq FROM (SELECT seq, lag(seq, 1, CAST(-1 AS BIGINT)) OVER (ORDER BY seq) AS before FROM ("
     "SELECT m.seq FROM messages m JOIN entries e ON e.arrival = m.arrival WHERE m.key_no = ? "
-    "UNION SELECT seq FROM refused_messages WHERE key_no = ?) AS places) AS pairs "
+    "UNION ALL SELECT seq FROM refused_messages WHERE key_no = ?) AS places) AS pairs "
     "WHERE seq > before + 1 ORDER BY seq LIMIT ?"
 )
 
