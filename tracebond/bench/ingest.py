@@ -112,7 +112,7 @@ class _Bench:
                 ours[events] = self._through(lines) * events
                 ours_s[events] = (processor_s(worker.pid) - before) / (_count(lines) * events)
             # The ten minutes at a pace that is to this processor what the design's is to its own.
-            pace = min(PACE, int(PACE * VERIFY_S * verify / 50) * 50)
+            pace = min(PACE, max(50, int(PACE * VERIFY_S * verify / 50) * 50))
             paced = self._paced(pace, PACE_QUICK_S if quick else PACE_S, worker.pid, quick=quick)
             if pace < PACE:
                 paced += self._paced(PACE, PACE_QUICK_S, worker.pid, quick=True)
@@ -190,10 +190,10 @@ class _Bench:
 
     def _through(self, lines: list[Line]) -> float:
         """Messages a second through the whole system, from the first commit to the last."""
-        before = self._system.stored()
+        before, started = self._system.stored(), time.time()
         with self._publisher.lines(lines):
             self._system.wait_stored(before + _count(lines))
-        return self._system.rate(before)
+        return self._system.rate(before, started)
 
     def _naive(self, lines: list[Line]) -> float:
         """The naive way: one message, one commit, one acknowledgement."""
@@ -206,7 +206,7 @@ class _Bench:
             MqttSource(self._broker.url, "bench-1"), system.database, service,
             operator_key=system.operator, receipt_key=system.receipts, batch_max=1,
         )  # fmt: skip
-        before, done = system.stored(), 0
+        before, done, started = system.stored(), 0, time.time()
         with self._publisher.lines(lines):
             quiet = time.monotonic() + QUIET_S
             while done < wanted:
@@ -214,7 +214,7 @@ class _Bench:
                 if time.monotonic() > quiet:
                     raise Unavailable(f"Only {done} of {wanted} messages came through.", code="bench_stalled")
         worker.close()
-        return system.rate(before)
+        return system.rate(before, started)
 
     def _drain(self, lines: list[Line], take: Callable[[list[bytes]], None]) -> float:
         """Messages a second through the broker into ``take`` and acknowledged."""
