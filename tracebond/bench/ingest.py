@@ -222,7 +222,7 @@ class _Bench:
         source = MqttSource(self._broker.url, "bench-1")
         while not source.state.is_connected:
             time.sleep(0.02)
-        done, first, started = 0, 0, 0.0
+        done, first, started, begun = 0, 0, 0.0, time.monotonic()
         with self._publisher.lines(lines):
             quiet = time.monotonic() + QUIET_S
             while done < wanted:
@@ -238,6 +238,8 @@ class _Bench:
                     first, started = done, time.monotonic()
             finished = time.monotonic()
         source.close()
+        if first == wanted:
+            return wanted / max(finished - begun, 1e-9)
         return (wanted - first) / max(finished - started, 1e-9)
 
     def _bare(self) -> Callable[[list[bytes]], None]:
