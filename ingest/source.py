@@ -6,6 +6,7 @@ the broker itself lost is still in its device's outbox, because it has no receip
 
 import contextlib
 import select
+import sys
 import threading
 import time
 from collections import deque
@@ -94,9 +95,9 @@ class MqttSource:
     Args:
         url: ``mqtt://user:password@host:port`` or ``mqtts://``.
         client_id: stable for this worker, so that what it had not acknowledged comes back to it.
-        receive_max: unacknowledged deliveries that the broker may have with us at once; with so many waiting here we
-            stop reading. Mosquitto 2.0 gives more than that once acknowledgements flow, and a dropped delivery would
-            come again only on the next connection.
+        receive_max: unacknowledged deliveries that the broker may have with us at once; with so many waiting here,
+            ``receive`` stops reading. Mosquitto 2.0 gives more than that once acknowledgements flow, and a dropped
+            delivery would come again only on the next connection.
         authority: PEM file of the authority that signed the broker's certificate, for ``mqtts``.
     """
 
@@ -175,7 +176,7 @@ class MqttSource:
         with self._turning:
             if not self._state.is_connected:
                 return 0
-            taken = messages[: PUBLISH_QUEUE_MAX - len(self._answers)]
+            taken = messages[: max(0, PUBLISH_QUEUE_MAX - len(self._answers))]
             self._answers.extend(taken)
             self._send_answers()
             self._write()
@@ -204,7 +205,8 @@ class MqttSource:
                     continue
             self._await_traffic(ATTENDED_S)
             with self._turning:
-                self._turn(self._receive_max)
+                # All of it: what a pause leaves unread may be the broker's answer to our ping.
+                self._turn(sys.maxsize)
 
     def _connect(self) -> None:
         try:

@@ -137,6 +137,45 @@ def test_a_source_that_is_read_all_the_time_stays_connected(
     source.close()
 
 
+def test_a_held_worker_with_all_it_may_have_stays_connected_and_idle(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest.source, "KEEPALIVE_S", 2)
+    device = Peer(broker, DEVICE.username, broker.access.add(DEVICE))
+    source = MqttSource(broker.url, "worker-1", receive_max=3)
+    wait_for(lambda: source.state.is_connected)
+    generation = source._generation
+    for number in range(10):
+        assert device.may_publish(DEVICE.events, b"%d" % number)
+    wait_for(lambda: source.state.waiting >= 3)
+
+    before = time.process_time()
+    time.sleep(8)
+    spent = time.process_time() - before
+
+    assert source.state.is_connected
+    assert source._generation == generation
+    # Waiting in a circle would take all of the eight seconds; the device's own thread takes next to nothing.
+    assert spent < 4
+    source.close()
+    device.close()
+
+
+def test_answers_wait_for_a_broker_up_to_a_bound(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = MqttSource(broker.url, "worker-1")
+    wait_for(lambda: source.state.is_connected)
+    monkeypatch.setattr(ingest.source, "PUBLISH_QUEUE_MAX", 5)
+    monkeypatch.setattr(source, "_window", 0)
+    answers = [(DEVICE.receipts, b"%d" % number) for number in range(4)]
+
+    taken = [source.publish(answers) for _ in range(3)]
+    source._answers.extend(answers)
+
+    assert taken == [4, 1, 0]
+    assert source.publish(answers) == 0
+    source.close()
+
+
 def test_messages_of_all_sizes_arrive_whole(broker: EmbeddedBroker) -> None:
     device = Peer(broker, DEVICE.username, broker.access.add(DEVICE))
     source = MqttSource(broker.url, "worker-1")
