@@ -53,7 +53,7 @@ class Chains:
             if isinstance(entry, LoggedMessage):
                 book.take(entry)
             elif isinstance(entry, LoggedRecord) and entry.record.t == "refusal":
-                book.refuse(told[unb64u(entry.record.payload["message"], length=32)])
+                book.refuse(told.get(unb64u(entry.record.payload["message"], length=32)))
             elif isinstance(entry, LoggedRecord) and entry.record.t == "end":
                 book.end(str(entry.record.payload["kid"]))
         book.write()
@@ -129,8 +129,10 @@ class _Book:
         if reason is not None:
             self._suspect(message.leaf, message.message_id, message.key_no, reason)
 
-    def refuse(self, one: _Refused) -> None:
-        """Give a refused message its place."""
+    def refuse(self, one: _Refused | None) -> None:
+        """Give a refused message its place; None has none, as its key is not in the log."""
+        if one is None:
+            return
         place = (one.key_no, one.seq)
         if place not in self._seen and place not in self._told_places:
             chain = self._chains.setdefault(one.key_no, _Chain())
@@ -272,7 +274,8 @@ def _told(tx: Tx, payloads: Sequence[Mapping[str, Any]]) -> dict[bytes, _Refused
     for payload in payloads:
         message_id = unb64u(payload["message"], length=32)
         prev = None if payload["prev"] is None else unb64u(payload["prev"], length=32)
-        found[message_id] = _Refused(message_id, numbers[payload["kid"]], int(payload["seq"]), prev)
+        if payload["kid"] in numbers:
+            found[message_id] = _Refused(message_id, numbers[payload["kid"]], int(payload["seq"]), prev)
     return found
 
 

@@ -135,3 +135,20 @@ def test_gaps_of_a_long_chain_are_found_without_reading_it_here(database: Databa
     run(world)
 
     assert gaps(world) == [(number, number) for number in range(0, 60, 3)]
+
+
+def test_a_record_of_a_key_that_is_not_in_the_log_gives_no_place(database: Database) -> None:
+    world = World(database).start()
+    sent = world.message("line-1", [seen(0)])
+    refuse(world, sent)
+    run(world)
+    with database.reading() as tx:
+        log = followers.read_log(tx, 0, 1_000)
+    (told,) = [
+        one.record.payload for one in log if isinstance(one, followers.LoggedRecord) and one.record.t == "refusal"
+    ]
+
+    with database.transaction() as tx:
+        chains.take_refusals(tx, [{**told, "kid": "A" * 43, "message": "A" * 43}])
+
+    assert standing(world) == (0, 1)
