@@ -217,12 +217,12 @@ def _rows(tx: Tx, org: str, found: Sequence[str]) -> list[DeviceRow]:
     by_iss: dict[str, list[Any]] = {}
     for row in tx.execute(query):
         by_iss.setdefault(row.iss, []).append(row)
-    return [_row(tx, org, iss, by_iss[iss]) for iss in found]
+    refused = refused_places(tx, [row.key_no for own in by_iss.values() for row in own])
+    return [_row(tx, org, iss, by_iss[iss], refused) for iss in found]
 
 
-def _row(tx: Tx, org: str, iss: str, own: Sequence[Any]) -> DeviceRow:
-    key_nos = [row.key_no for row in own]
-    newest = _newest(tx, key_nos)
+def _row(tx: Tx, org: str, iss: str, own: Sequence[Any], refused: Mapping[int, int]) -> DeviceRow:
+    newest = _newest(tx, [row.key_no for row in own])
     open_keys = [row for row in own if row.seq is None]
     state = "ended" if not open_keys else "suspect" if any(row.equivocations for row in open_keys) else "active"
     receipt_ms = newest[0].received_ms if newest else None
@@ -234,7 +234,7 @@ def _row(tx: Tx, org: str, iss: str, own: Sequence[Any]) -> DeviceRow:
         kid=own[-1].kid,
         state=state,
         keys=len(own),
-        messages=sum(int(row.places or 0) for row in own) - sum(refused_places(tx, key_nos).values()),
+        messages=sum(int(row.places or 0) - refused.get(row.key_no, 0) for row in own),
         missing=sum(max(0, int(row.highest) + 1 - int(row.places)) for row in own if row.places),
         forks=sum(int(row.equivocations or 0) for row in own),
         seen_ms=max(seen) if seen else None,

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from api.machine import log_head
 from ledger.chain_tx_tables import anchors, chain_alarms, chain_tx, deployments
+from ledger.chains import refused_places
 from ledger.tables import chains, key_ends, keys, messages, waiting
 
 
@@ -111,7 +112,7 @@ def devices(tx: sa.Connection, org: str) -> list[DeviceRow]:
         sa.select(
             keys,
             chains.c.highest,
-            chains.c.distinct.label("messages"),
+            chains.c.distinct.label("places"),
             chains.c.equivocations,
             key_ends.c.kid.label("ended"),
             last.label("last_seen_ms"),
@@ -121,18 +122,20 @@ def devices(tx: sa.Connection, org: str) -> list[DeviceRow]:
         .where(keys.c.org == org)
         .order_by(keys.c.iss)
     )
+    rows = tx.execute(query).all()
+    refused = refused_places(tx, [row.key_no for row in rows])
     return [
         DeviceRow(
             device=row.iss.rpartition("/")[2],
             kid=row.kid,
             use=row.use,
             last_seen_ms=row.last_seen_ms,
-            messages=int(row.messages or 0),
-            missing=max(0, int(row.highest) + 1 - int(row.messages)) if row.messages else 0,
+            messages=int(row.places or 0) - refused.get(row.key_no, 0),
+            missing=max(0, int(row.highest) + 1 - int(row.places)) if row.places else 0,
             forks=int(row.equivocations or 0),
             is_ended=row.ended is not None,
         )
-        for row in tx.execute(query)
+        for row in rows
     ]
 
 
