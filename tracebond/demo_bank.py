@@ -55,14 +55,19 @@ class Person:
         return found
 
     def do(self, path: str, reason: str, **body: Any) -> dict[str, Any]:
-        """Run a command.
+        """Run a command; asked to come back while the rules still read the log, come back.
 
         Raises:
             Conflict: the desk refused it, with its code.
         """
         key = body.pop("key", f"{self._run}-{next(self._keys)}")
-        answer = self._http.post(path, json={"reason": reason, **body}, headers={"idempotency-key": key})
-        found: dict[str, Any] = answer.json()
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            answer = self._http.post(path, json={"reason": reason, **body}, headers={"idempotency-key": key})
+            found: dict[str, Any] = answer.json()
+            if found.get("code") != "findings_behind" or time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_S)
         if answer.status_code != 200:
             sentence = str(found.get("detail") or found.get("title") or "")
             raise Conflict(sentence, code=str(found.get("code", answer.status_code)))
